@@ -65,7 +65,7 @@ class Views:
         return Views(self.images[window], cameras, self.times, self.depth[window], self.depth_mask[window])
 
     def resized(self, height: int, width: int) -> "Views":
-        """Images antialiased; depth and its mask by the nearest pixel centre, since averaging over an edge invents depth."""
+        """Images antialiased; depth and its mask from the nearest pixel: a mean over an edge invents depth."""
         if (height, width) == self.size:
             return self
         flat = self.images.flatten(0, -4)  # [..., 3, H, W] -> [L, 3, H, W]
