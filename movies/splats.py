@@ -17,7 +17,7 @@ NUM_ATTRIBUTES = 11  # raw channels of a splat: color 3, scale 3, rotation 4 (wx
 
 
 def activate(raw: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # [..., 11]
-    """Raw attributes to (quats [..., 4], scales [..., 3], opacities [...], colors [..., 3]); MODEL: sigmoids at slope 2."""
+    """Raw attributes to (quats [..., 4], scales [..., 3], opacities [...], colors [..., 3]), MoVieS' activations."""
     color, scale, rotation, opacity = raw.float().split([3, 3, 4, 1], dim=-1)
     quats = F.normalize(rotation, dim=-1, eps=1e-12)
     scales = (0.001 * F.softplus(scale)).clamp(max=0.3)
