@@ -1,0 +1,297 @@
+"""Frames in, frames out, false-colour pictures. The only door to imageio's ffmpeg and to Pillow."""
+
+import re
+import subprocess
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from movies.errors import InputError
+from movies.files import replacing_file
+from movies.shapes import check_shape
+
+VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ogv", ".wmv", ".3gp", ".gif")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+WRITTEN_SUFFIXES = (".mp4", ".mov", ".mkv")
+FOLDER_FPS = 10.0  # a folder of images says nothing of its rate
+
+# What ffmpeg says of a file that ends too early while it still exits with 0.
+_CUT_SHORT = re.compile(r"partial file|ended prematurely|Truncat", re.IGNORECASE)
+# Nine anchors from dark blue over green to dark red; in between linear. Even steps look even enough for depth.
+_RAMP = torch.tensor(
+    [
+        [0.19, 0.07, 0.23], [0.27, 0.42, 0.89], [0.16, 0.73, 0.92], [0.19, 0.95, 0.60], [0.64, 0.99, 0.24],
+        [0.93, 0.81, 0.23], [0.98, 0.50, 0.13], [0.82, 0.19, 0.02], [0.48, 0.02, 0.01],
+    ]
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class VideoFrames:
+    """V frames of a clip of `num_total`, and where in the clip they lie."""
+
+    images: Tensor  # [V, 3, H, W] float32 in [0, 1]
+    indices: Tensor  # [V] int64 into the clip
+    num_total: int
+    fps: float
+
+
+def read_frames(path: str | Path, num_frames: int) -> VideoFrames:
+    """Read `num_frames` frames chosen evenly, the first and the last among them; all where the clip has fewer.
+
+    `path` is a video, a gif or a folder of images in natural order. Only the frames chosen are held in memory.
+    Raises InputError for what cannot be read, and for images of different sizes.
+    """
+    path = Path(path)
+    if num_frames < 1:
+        raise InputError(f"the number of frames must be at least 1, got {num_frames}")
+    if path.is_dir():
+        return _read_folder(path, num_frames)
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    if path.suffix.lower() not in VIDEO_SUFFIXES:
+        raise InputError(
+            f"{path}: not a kind of video that is read here ({' '.join(VIDEO_SUFFIXES)}); "
+            "convert it, or give a folder of images"
+        )
+    num_total, fps = _scan(path)
+    indices = even_indices(num_total, num_frames)
+    return VideoFrames(_images(_decode(path, indices)), indices, num_total, fps)
+
+
+def even_indices(num_total: int, num_frames: int) -> Tensor:  # [V] int64
+    """At most `num_frames` positions spread evenly over a clip, its first and last frame among them."""
+    return torch.linspace(0, num_total - 1, min(num_frames, num_total), dtype=torch.float64).round().long()
+
+
+def video_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) of a video's frames, rotation applied."""
+    frame = next(iter(_decode(Path(path), torch.tensor([0]))))
+    return frame.shape[0], frame.shape[1]
+
+
+def _images(frames: Iterable[np.ndarray]) -> Tensor:  # uint8 [H, W, 3] each -> [V, 3, H, W]
+    return torch.stack([torch.from_numpy(f.copy()).permute(2, 0, 1).float() / 255 for f in frames])
+
+
+def _ffmpeg() -> str:
+    import imageio_ffmpeg
+
+    return imageio_ffmpeg.get_ffmpeg_exe()
+
+
+def _scan(path: Path) -> tuple[int, float]:
+    """Count a video's frames by decoding it once without keeping any. -> (number, frames per second)"""
+    command = [_ffmpeg(), "-nostdin", "-v", "level+info", "-i", str(path), "-map", "0:v:0", "-fps_mode", "passthrough"]
+    done = subprocess.run([*command, "-f", "null", "-progress", "pipe:1", "-"], capture_output=True)
+    log = done.stderr.decode(errors="replace")
+    counts = re.findall(rb"^frame=\s*(\d+)", done.stdout, re.MULTILINE)
+    num_total = int(counts[-1]) if counts else 0
+    if done.returncode != 0 or num_total == 0:
+        raise InputError(f"{path}: cannot be read as a video ({_reason(log)}); is it whole, and really a video?")
+    if _CUT_SHORT.search(log):
+        raise InputError(f"{path}: the video is cut short after {num_total} frames; copy or record it again")
+    rate = re.search(r"Video:.*?([\d.]+) (?:fps|tbr)", log)
+    return num_total, float(rate[1]) if rate and float(rate[1]) > 0 else FOLDER_FPS
+
+
+def _reason(log: str) -> str:
+    """The most telling line of ffmpeg's log, without its prefixes."""
+    lines = [line for line in log.splitlines() if "[error]" in line or "[fatal]" in line]
+    last = lines[-1] if lines else "no frames in it"
+    return re.sub(r"\[[^\]]*\]\s*", "", last).strip().rstrip(".")[-120:]
+
+
+def _decode(path: Path, indices: Tensor) -> Iterator[np.ndarray]:
+    """Frames [H, W, 3] uint8 at `indices`; ffmpeg drops the others, so they never reach this process."""
+    wanted = "+".join(f"eq(n\\,{i})" for i in indices.tolist())
+    command = [_ffmpeg(), "-nostdin", "-v", "error", "-i", str(path), "-map", "0:v:0", "-vf", f"select={wanted}"]
+    command += ["-fps_mode", "passthrough", "-frames:v", str(len(indices)), "-f", "image2pipe", "-pix_fmt", "rgb24"]
+    done = 0
+    with _running([*command, "-vcodec", "ppm", "-"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        while frame := _read_ppm(process.stdout):
+            height, width, pixels = frame
+            yield np.frombuffer(pixels, dtype=np.uint8).reshape(height, width, 3)
+            done += 1
+    if done < len(indices):
+        raise InputError(f"{path}: only {done} of {len(indices)} frames could be decoded; copy or record it again")
+
+
+def _read_ppm(stream) -> tuple[int, int, bytes] | None:
+    """One binary PPM picture of a stream as (height, width, pixels), None at its end."""
+    if stream.readline().strip() != b"P6":
+        return None
+    width, height = (int(n) for n in stream.readline().split())
+    stream.readline()  # the largest value, 255
+    pixels = stream.read(3 * width * height)
+    return (height, width, pixels) if len(pixels) == 3 * width * height else None
+
+
+@contextmanager
+def _running(command: list[str], **pipes) -> Iterator[subprocess.Popen]:
+    """A child process that never outlives the block."""
+    process = subprocess.Popen(command, **pipes)
+    try:
+        yield process
+    finally:
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None and not stream.closed:
+                stream.close()
+        process.kill()
+        process.wait()
+
+
+def _read_folder(path: Path, num_frames: int) -> VideoFrames:
+    files = [f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith(".")]
+    if not files:
+        raise InputError(f"{path}: the folder holds no images ({' '.join(IMAGE_SUFFIXES)})")
+    files.sort(key=lambda file: natural_key(file.name))
+    indices = even_indices(len(files), num_frames)
+    chosen = [files[i] for i in indices.tolist()]
+    images = [read_image(file) for file in chosen]
+    for file, image in zip(chosen, images, strict=True):
+        if image.shape != images[0].shape:
+            (_, h0, w0), (_, h, w) = images[0].shape, image.shape
+            raise InputError(
+                f"{path}: frames of different sizes: {chosen[0].name} is {w0}x{h0}, {file.name} is {w}x{h}; "
+                "bring them to one size"
+            )
+    return VideoFrames(torch.stack(images), indices, len(files), FOLDER_FPS)
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Sorts frame2 before frame10."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
+
+
+def read_image(path: str | Path) -> Tensor:  # [3, H, W] in [0, 1]
+    """Read one picture: turned as its EXIF tag says, grey and palette to RGB, alpha over black, 16 bits kept."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as file:
+            picture = ImageOps.exif_transpose(file)
+            pixels = _rgb(picture)
+    except (OSError, SyntaxError, ValueError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise InputError(f"{path}: no such file") from error
+        raise InputError(f"{path}: cannot be read as a picture; save it again or take it out") from error
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def _rgb(picture) -> np.ndarray:  # [H, W, 3] float32 in [0, 1]
+    if picture.mode.startswith(("I", "F")):  # 16-bit grey, which convert() would clip instead of scale
+        grey = np.asarray(picture, dtype=np.float32) / 65535
+        return np.repeat(grey.clip(0, 1)[..., None], 3, axis=-1)
+    if "A" in picture.mode or "transparency" in picture.info:
+        rgba = np.asarray(picture.convert("RGBA"), dtype=np.float32) / 255
+        return rgba[..., :3] * rgba[..., 3:]
+    return np.asarray(picture.convert("RGB"), dtype=np.float32) / 255
+
+
+def write_video(path: str | Path, frames: Iterable[Tensor], fps: float) -> None:  # [3, H, W] each, in [0, 1]
+    """Write frames as H.264, beside their place and renamed. Odd sizes grow by repeating the last row or column.
+
+    `frames` is a tensor [K, 3, H, W] or an iterator, of which one frame at a time is held. Raises InputError for a
+    suffix that is not written or no frames, OSError where the disk refuses.
+    """
+    path, frames = Path(path), iter(frames)
+    check_video_suffix(path)
+    first = next(frames, None)
+    if first is None:
+        raise InputError(f"{path}: a video needs at least one frame")
+    check_shape("frame", first, (3, None, None))
+    height, width = (n + n % 2 for n in first.shape[1:])  # 4:2:0 chroma needs even sizes
+    command = [_ffmpeg(), "-y", "-v", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}"]
+    command += ["-r", f"{fps:g}", "-i", "-", "-an", "-vcodec", "libx264", "-crf", "14", "-pix_fmt", "yuv420p"]
+    with replacing_file(path) as temporary:
+        command += ["-movflags", "+faststart"] * (path.suffix != ".mkv") + [str(temporary)]
+        with _running(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            _feed(process, (_even(to_uint8(frame)) for frame in _chain(first, frames)), path)
+
+
+def check_video_suffix(path: str | Path) -> None:
+    """Raise InputError unless videos of this suffix can be written."""
+    if Path(path).suffix.lower() not in WRITTEN_SUFFIXES:
+        raise InputError(f"{path}: videos are written as {' '.join(WRITTEN_SUFFIXES)}; name it so")
+
+
+def _chain(first: Tensor, rest: Iterator[Tensor]) -> Iterator[Tensor]:
+    yield first
+    yield from rest
+
+
+def _feed(process: subprocess.Popen, pictures: Iterable[np.ndarray], path: Path) -> None:
+    try:
+        for picture in pictures:
+            process.stdin.write(picture.tobytes())
+        process.stdin.close()
+    except BrokenPipeError:
+        pass  # ffmpeg's own message, read below, says why it went
+    log = process.stderr.read().decode(errors="replace")
+    if process.wait() != 0:
+        lines = [line for line in log.splitlines() if line.strip()]
+        space = next((line for line in lines if "No space" in line), lines[-1] if lines else "ffmpeg failed")
+        raise OSError(f"{path}: the video cannot be written ({re.sub(r'^.*?[]] *', '', space)})")
+
+
+def _even(picture: np.ndarray) -> np.ndarray:  # [H, W, 3]
+    height, width, _ = picture.shape
+    return np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+
+
+def to_uint8(image: Tensor) -> np.ndarray:  # [3, H, W] in [0, 1] -> [H, W, 3]
+    """Rounded 8-bit pixels; NaN becomes black."""
+    pixels = image.detach().float().nan_to_num(0).clamp(0, 1).mul(255).round()
+    return pixels.byte().permute(1, 2, 0).cpu().numpy()
+
+
+def write_image(path: str | Path, image: Tensor) -> None:  # [3, H, W] in [0, 1]
+    """Write one picture (.png or .jpg), beside its place and renamed."""
+    from PIL import Image
+
+    check_shape("image", image, (3, None, None))
+    if Path(path).suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise InputError(f"{path}: pictures are written as .png or .jpg; name it so")
+    with replacing_file(path) as temporary:
+        Image.fromarray(to_uint8(image)).save(temporary)
+
+
+def false_color(values: Tensor, mask: Tensor, logarithmic: bool = False) -> Tensor:  # [..., H, W] -> [..., 3, H, W]
+    """Numbers as colours, small ones blue and large ones red; what `mask` excludes is black.
+
+    The range is from the 2nd to the 98th percentile of all valid values together, so frames of a clip agree.
+    """
+    check_shape("mask", mask, tuple(values.shape))
+    values = values.float().clamp(min=1e-6).log() if logarithmic else values.float()
+    mask = mask & values.isfinite()
+    low, high = _percentiles(values[mask], 0.02, 0.98)
+    position = ((values - low) / (high - low).clamp(min=1e-6)).nan_to_num(0).clamp(0, 1) * (len(_RAMP) - 1)
+    ramp = _RAMP.to(values.device)
+    below = position.floor().long().clamp(max=len(_RAMP) - 2)
+    colors = torch.lerp(ramp[below], ramp[below + 1], (position - below)[..., None])  # [..., H, W, 3]
+    return (colors * mask[..., None]).movedim(-1, -3)
+
+
+def motion_picture(motion: Tensor) -> Tensor:  # [..., H, W, 3] -> [..., 3, H, W]
+    """Motions as colours: grey stands still, red, green and blue are x, y and z (right, down, away).
+
+    The 99th percentile of all lengths reaches full colour, but never less than 0.005, below which nothing moves.
+    """
+    lengths = motion.float().norm(dim=-1)
+    _, longest = _percentiles(lengths[lengths.isfinite()], 0.0, 0.99)
+    colors = 0.5 + 0.5 * motion.float().nan_to_num(0) / longest.clamp(min=0.005)
+    return colors.clamp(0, 1).movedim(-1, -3)
+
+
+def _percentiles(values: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
+    if values.numel() == 0:
+        return values.new_zeros(()), values.new_ones(())
+    step = max(1, values.numel() // 1_000_000)  # quantile() takes at most 16 M numbers, and needs no more than this
+    low_value, high_value = torch.quantile(values.flatten()[::step], values.new_tensor([low, high]))
+    return low_value, high_value
