@@ -1,0 +1,254 @@
+"""Kernels that composite each tile's splats front to back, and walk back over them for the gradients.
+
+A tile is 16 pixels wide, one vector register of float32. A splat visits the rows of the tile that it touches, and all
+16 pixels of a row at once, with selects in place of branches, so that the compiler vectorises the loop. All of a
+tile's state is one array [rows, planes, 16]: over several arrays the compiler would have to check that they do not
+overlap.
+
+    alpha_i = min(0.999, o_i exp(-sigma_i))      T_i = prod_{j<i} (1 - alpha_j)      colour = sum_i alpha_i T_i c_i
+
+A contribution with alpha < 1/255, that is sigma > ln(255 o), is left out, and a pixel is finished before the splat
+that would take its transmittance T to 1e-4 or less. (3DGS, Kerbl et al. 2023; the constants are gsplat's.)
+"""
+
+import numpy as np
+from numba import prange
+
+from movies.rendering.cpu_binning import TILE
+from movies.rendering.cpu_jit import kernel
+from movies.rendering.cpu_projection import (
+    A0,
+    BLUE,
+    C0,
+    DEPTH,
+    G0,
+    GBLUE,
+    GDEPTH,
+    GGREEN,
+    GRED,
+    GREEN,
+    GX,
+    GXX,
+    GXY,
+    GY,
+    GYY,
+    MX,
+    MY,
+    OPACITY,
+    RED,
+    SIGMA_MAX,
+    B,
+)
+
+# Planes of a tile's state. LAST is the place in the tile's list of the last splat drawn, -1 for none; as a float32 it
+# is exact up to 16.7 million splats in one tile. T is negated once the pixel is finished.
+T, LAST, CR, CG, CB, CZ = range(6)
+FORWARD_PLANES = 6
+# In the backward pass C* are the loss's gradients and BEHIND what the loss says of all that is seen through a splat.
+BEHIND, BACKWARD_PLANES = 6, 7
+# A splat's own sums over the rows of a tile: d loss / d sigma times 1, dy, dy^2, and its weight times each gradient.
+S0, SY, SYY, SR, SG, SB, SZ = range(7)
+
+ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)
+ALPHA_MAX, T_MIN = np.float32(0.999), np.float32(1e-4)
+SIGMA_CAP = np.float32(60.0)  # keeps exp's exponent in range for pixels that are not drawn anyway
+LOG2E = np.float32(1.4426950408889634)
+E1, E2, E3 = np.float32(0.69314718), np.float32(0.24022651), np.float32(0.05550411)
+E4, E5, E6 = np.float32(0.00961813), np.float32(0.00133336), np.float32(0.00015404)
+CHECK_EVERY = 32  # splats between looks at which rows are finished
+
+
+@kernel()
+def _exp_neg(sigma):
+    """exp(-sigma) to about 2e-7, as 2^n times a polynomial (Taylor's on [-1/2, 1/2]); the C library's is a call and
+    would keep the loop from being vectorised."""
+    x = -min(max(sigma, ZERO), SIGMA_CAP) * LOG2E
+    n = np.int32(x - HALF)
+    f = x - np.float32(n)
+    p = ONE + f * (E1 + f * (E2 + f * (E3 + f * (E4 + f * (E5 + f * E6)))))
+    return p * np.int32((n + np.int32(127)) << np.int32(23)).view(np.float32)
+
+
+@kernel()
+def _draw(state, y0, y1, left, top, row, place):
+    """Composite one splat over rows y0..y1 of the tile whose corner is (left, top)."""
+    mx, my, a, b, c = row[MX], row[MY], row[A0], row[B], row[C0]
+    opacity, sigma_max = row[OPACITY], row[SIGMA_MAX]
+    red, green, blue, depth = row[RED], row[GREEN], row[BLUE], row[DEPTH]
+    for y in range(y0, y1):
+        dy = my - (top + np.float32(y) + HALF)
+        bdy, cdy = b * dy, c * dy * dy
+        for x in range(TILE):
+            dx = mx - (left + np.float32(np.int32(x)) + HALF)
+            sigma = (a * dx + bdy) * dx + cdy
+            alpha = min(ALPHA_MAX, opacity * _exp_neg(sigma))
+            t = state[y, T, x]
+            t_next = t * (ONE - alpha)
+            seen = (sigma >= ZERO) & (sigma <= sigma_max) & (t > ZERO)
+            drawn = seen & (t_next > T_MIN)
+            weight = alpha * t if drawn else ZERO
+            state[y, CR, x] += weight * red
+            state[y, CG, x] += weight * green
+            state[y, CB, x] += weight * blue
+            state[y, CZ, x] += weight * depth
+            state[y, LAST, x] = place if drawn else state[y, LAST, x]
+            state[y, T, x] = t_next if drawn else (-t if seen else t)
+
+
+@kernel()
+def _rows_open(state, first, last):
+    """The range of rows with an unfinished pixel, within first..last."""
+    while first < last and state[first, T].max() <= ZERO:
+        first += 1
+    while first < last and state[last - 1, T].max() <= ZERO:
+        last -= 1
+    return first, last
+
+
+@kernel()
+def _clear(state, rows):
+    state[:] = ZERO
+    state[:rows, T] = ONE
+    state[:, LAST] = -ONE
+
+
+@kernel()
+def _draw_list(state, rows, rects, ids, left, top, height):
+    """Composite a tile's whole list, or as much of it as shows."""
+    first, last = 0, height
+    for i in range(len(ids)):
+        if i % CHECK_EVERY == CHECK_EVERY - 1:
+            first, last = _rows_open(state, first, last)
+            if first >= last:
+                break
+        k = ids[i]
+        y0, y1 = max(first, rects[k, 2] - top), min(last, rects[k, 3] - top)
+        if y0 < y1:
+            _draw(state, y0, y1, np.float32(left), np.float32(top), rows[k], np.float32(i))
+
+
+@kernel(parallel=True)
+def rasterize(rows, rects, tile_starts, ids, tiles_x, tiles, workers, colors, depths, transmittances, lasts):
+    """Fill colors [I, 3, H, W], depths (accumulated), transmittances and lasts [I, H, W]."""
+    images, height, width = depths.shape
+    for worker in prange(workers):
+        state = np.empty((TILE, FORWARD_PLANES, TILE), np.float32)
+        for job in range(worker, images * tiles, workers):
+            image, tile = job // tiles, job % tiles
+            left, top = TILE * (tile % tiles_x), TILE * (tile // tiles_x)
+            high, wide = min(TILE, height - top), min(TILE, width - left)
+            _clear(state, high)
+            state[:, T, wide:] = ZERO
+            _draw_list(state, rows, rects, ids[tile_starts[job] : tile_starts[job + 1]], left, top, high)
+            for y in range(high):
+                for x in range(wide):
+                    colors[image, 0, top + y, left + x] = state[y, CR, x]
+                    colors[image, 1, top + y, left + x] = state[y, CG, x]
+                    colors[image, 2, top + y, left + x] = state[y, CB, x]
+                    depths[image, top + y, left + x] = state[y, CZ, x]
+                    transmittances[image, top + y, left + x] = abs(state[y, T, x])
+                    lasts[image, top + y, left + x] = state[y, LAST, x]
+
+
+@kernel()
+def _undraw(state, sums, y0, y1, left, top, row, place):
+    """Step one splat back: T from behind it to before it, and add to `sums` what the loss says about it.
+
+    The loss changes with alpha by T (c . v) - behind / (1 - alpha). A clamped alpha passes nothing on to sigma and
+    opacity.
+    """
+    mx, my, a, b, c = row[MX], row[MY], row[A0], row[B], row[C0]
+    opacity, sigma_max = row[OPACITY], row[SIGMA_MAX]
+    red, green, blue, depth = row[RED], row[GREEN], row[BLUE], row[DEPTH]
+    for y in range(y0, y1):
+        dy = my - (top + np.float32(y) + HALF)
+        bdy, cdy = b * dy, c * dy * dy
+        for x in range(TILE):
+            dx = mx - (left + np.float32(np.int32(x)) + HALF)
+            sigma = (a * dx + bdy) * dx + cdy
+            bare = opacity * _exp_neg(sigma)
+            alpha = min(ALPHA_MAX, bare)
+            drawn = (sigma >= ZERO) & (sigma <= sigma_max) & (place <= state[y, LAST, x])
+            inverse = ONE / (ONE - alpha)
+            t, behind = state[y, T, x] * inverse, state[y, BEHIND, x]
+            weight = alpha * t if drawn else ZERO
+            vr, vg, vb, vz = state[y, CR, x], state[y, CG, x], state[y, CB, x], state[y, CZ, x]
+            value = red * vr + green * vg + blue * vb + depth * vz
+            v_sigma = bare * (inverse * behind - t * value) if drawn & (bare <= ALPHA_MAX) else ZERO
+            state[y, T, x] = t if drawn else state[y, T, x]
+            state[y, BEHIND, x] = behind + weight * value
+            sums[S0, x] += v_sigma
+            sums[SY, x] += v_sigma * dy
+            sums[SYY, x] += v_sigma * dy * dy
+            sums[SR, x] += weight * vr
+            sums[SG, x] += weight * vg
+            sums[SB, x] += weight * vb
+            sums[SZ, x] += weight * vz
+
+
+@kernel()
+def _write_gradient(slot_grad, sums, left, mx):
+    """Sum over the tile's columns, where dx is constant, into one splat's gradient in this tile."""
+    slot_grad[:] = ZERO
+    for x in range(TILE):
+        dx = mx - (left + np.float32(np.int32(x)) + HALF)
+        slot_grad[G0] += sums[S0, x]
+        slot_grad[GX] += sums[S0, x] * dx
+        slot_grad[GY] += sums[SY, x]
+        slot_grad[GXX] += sums[S0, x] * dx * dx
+        slot_grad[GXY] += sums[SY, x] * dx
+        slot_grad[GYY] += sums[SYY, x]
+        slot_grad[GRED] += sums[SR, x]
+        slot_grad[GGREEN] += sums[SG, x]
+        slot_grad[GBLUE] += sums[SB, x]
+        slot_grad[GDEPTH] += sums[SZ, x]
+
+
+@kernel()
+def _slot(rects, slots, k, left, top):
+    """Where splat k keeps its gradient in the tile at (left, top)."""
+    x0, x1, y0 = rects[k, 0] // TILE, (rects[k, 1] + TILE - 1) // TILE, rects[k, 2] // TILE
+    return slots[k] + (top // TILE - y0) * (x1 - x0) + left // TILE - x0
+
+
+@kernel()
+def _undraw_list(state, sums, rows, rects, ids, left, top, height, slots, slot_grads):
+    """Walk back over a tile's list; splats behind the last one drawn get a gradient of zero."""
+    deepest = np.int64(state[:height, LAST].max())
+    for i in range(deepest + 1, len(ids)):
+        slot_grads[_slot(rects, slots, ids[i], left, top)] = ZERO
+    for i in range(deepest, -1, -1):
+        k = ids[i]
+        y0, y1 = max(0, rects[k, 2] - top), min(height, rects[k, 3] - top)
+        sums[:] = ZERO
+        _undraw(state, sums, y0, y1, np.float32(left), np.float32(top), rows[k], np.float32(i))
+        _write_gradient(slot_grads[_slot(rects, slots, k, left, top)], sums, np.float32(left), rows[k, MX])
+
+
+@kernel(parallel=True)
+def rasterize_vjp(
+    rows, rects, tile_starts, ids, tiles_x, tiles, workers, transmittances, lasts, v_colors, v_depths, v_transmittances,
+    slots, slot_grads,
+):  # fmt: skip
+    """Fill slot_grads [pairs, GRAD] from the gradients of colors [I, 3, H, W], depths and transmittances [I, H, W]."""
+    _, height, width = v_depths.shape
+    for worker in prange(workers):
+        state = np.zeros((TILE, BACKWARD_PLANES, TILE), np.float32)
+        sums = np.empty((SZ + 1, TILE), np.float32)
+        for job in range(worker, len(tile_starts) - 1, workers):
+            image, tile = job // tiles, job % tiles
+            left, top = TILE * (tile % tiles_x), TILE * (tile // tiles_x)
+            high, wide = min(TILE, height - top), min(TILE, width - left)
+            state[:, LAST] = -ONE
+            for y in range(high):
+                for x in range(wide):
+                    t = transmittances[image, top + y, left + x]
+                    state[y, T, x] = t
+                    state[y, BEHIND, x] = t * v_transmittances[image, top + y, left + x]
+                    state[y, LAST, x] = lasts[image, top + y, left + x]
+                    state[y, CR, x] = v_colors[image, 0, top + y, left + x]
+                    state[y, CG, x] = v_colors[image, 1, top + y, left + x]
+                    state[y, CB, x] = v_colors[image, 2, top + y, left + x]
+                    state[y, CZ, x] = v_depths[image, top + y, left + x]
+            own = ids[tile_starts[job] : tile_starts[job + 1]]
+            _undraw_list(state, sums, rows, rects, own, left, top, high, slots, slot_grads)
