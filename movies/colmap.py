@@ -1,4 +1,4 @@
-"""COLMAP's sparse models, read without COLMAP: cameras and images as text or binary. World-to-camera there, c2w here."""
+"""COLMAP's sparse models, read without COLMAP, as text or binary. World-to-camera there, c2w here."""
 
 import struct
 from pathlib import Path

@@ -14,7 +14,10 @@ def replacing_file(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
+        temporary.touch()  # fails now rather than after the work, and says which mode files have here
+        mode = temporary.stat().st_mode
         yield temporary
+        temporary.chmod(mode)  # some writers (safetensors) make files that only the owner can read
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

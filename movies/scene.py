@@ -109,7 +109,8 @@ class Scene4D:
             **_packed("static", self.static, unit),
             **_packed("moving", _constant_once(self.moving), unit),
         }
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        # A copy each: safetensors refuses tensors that share memory, as times and view_times may.
+        tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
         metadata = {
             "format": FORMAT,
             "version": str(VERSION),

@@ -77,6 +77,6 @@ class DynamicSplats:
         averaged = Gaussians(
             static.means.mean(dim=0), *(getattr(static[0], n) for n in ("quats", "scales", "opacities", "colors"))
         )
-        return Scene4D(
-            averaged, gaussians.select(kept & moving), self.times[index], self.cameras[index], self.view_times[index]
-        )
+        moved = gaussians.select(kept & moving)
+        size = (self.depth.shape[-2], self.depth.shape[-1])
+        return Scene4D(averaged, moved, self.times[index], self.cameras[index], self.view_times[index], size)

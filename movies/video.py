@@ -295,3 +295,20 @@ def _percentiles(values: Tensor, low: float, high: float) -> tuple[Tensor, Tenso
     step = max(1, values.numel() // 1_000_000)  # quantile() takes at most 16 M numbers, and needs no more than this
     low_value, high_value = torch.quantile(values.flatten()[::step], values.new_tensor([low, high]))
     return low_value, high_value
+
+
+def contact_sheet(rows: dict[str, Tensor], columns: int = 6) -> Tensor:  # [K, 3, H, W] each -> [3, H', W']
+    """One picture: a labelled row for each entry, `columns` frames evenly from it, all rows at one size."""
+    from PIL import Image, ImageDraw
+
+    height, width = next(iter(rows.values())).shape[-2:]
+    margin, label = 2, 16
+    size = (columns * (width + margin) + margin, len(rows) * (height + label))
+    sheet = Image.new("RGB", size, (24, 24, 24))
+    draw = ImageDraw.Draw(sheet)
+    for r, (name, frames) in enumerate(rows.items()):
+        draw.text((margin + 2, r * (height + label) + 2), name, fill=(230, 230, 230))
+        for c, k in enumerate(even_indices(len(frames), columns).tolist()):
+            picture = Image.fromarray(to_uint8(frames[k])).resize((width, height))
+            sheet.paste(picture, (margin + c * (width + margin), r * (height + label) + label))
+    return torch.from_numpy(np.array(sheet)).permute(2, 0, 1).float() / 255
