@@ -1,0 +1,1 @@
+"""Training data: manifests, readers, synthetic worlds, sampling and batching."""
