@@ -1,10 +1,13 @@
 """Files written beside their place and renamed, so that an interrupted write leaves nothing half-written."""
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from movies.errors import InputError
 
 
 @contextmanager
@@ -28,14 +31,18 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
     """Yield an empty temporary folder beside `path`; on success its files move there, on any error it is removed.
 
     A folder that exists keeps its other files. Folders made above `path` are removed again where nothing came of them.
+    Raises InputError at once where `path` cannot be a folder or cannot be written.
     """
     path = Path(path)
-    created = _make_parents(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    created = [folder for folder in path.absolute().parents if not folder.exists()]  # deepest first
     try:
-        if path.exists() and not path.is_dir():
-            raise NotADirectoryError(20, "Not a directory", str(path))
-        temporary.mkdir()
+        try:
+            temporary.mkdir(parents=True)
+            if path.exists() and not path.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
         yield temporary
         path.mkdir(exist_ok=True)
         for item in sorted(temporary.iterdir()):
@@ -44,16 +51,5 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         for folder in created:
-            if not any(folder.iterdir()):
+            with suppress(OSError):  # not made, or no longer empty
                 folder.rmdir()
-
-
-def _make_parents(path: Path) -> list[Path]:
-    """Make the folders above `path`; those that were missing, deepest first."""
-    missing = []
-    for folder in path.absolute().parents:
-        if folder.exists():
-            break
-        missing.append(folder)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return missing

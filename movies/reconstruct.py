@@ -30,14 +30,13 @@ from movies.metrics import psnr
 from movies.model.network import MoVieS
 from movies.model.vggt import VGGT
 from movies.motion import grid_tracks, moving_masks, scene_flow
-from movies.rendering import render
+from movies.novel_views import VIEWING_SIZE, render_path
 from movies.scene import Scene4D
 from movies.splats import DynamicSplats
 from movies.trajectories import camera_path
 from movies.video import contact_sheet, false_color, motion_picture, write_image, write_video
 
 NOVEL_FRAMES, NOVEL_FPS, CLIP_FPS = 48, 16.0, 6.0
-VIEWING_SIZE = 448  # small pictures are enlarged to this, so that a player shows them at a size one can look at
 TRACKS_ACROSS = 28  # grid tracks along the longer side of a view
 PHASES = ("cameras", "encode", "decode", "scene")
 
@@ -133,6 +132,41 @@ def network_unit(given: Cameras, estimated: Cameras) -> float:
     return ratio if ratio > 0 else 1.0
 
 
+def reconstruct_file(
+    path: str | Path,
+    out: str | Path,
+    weights: str = "tiny",
+    camera_weights: str = "tiny",
+    cameras: str | Path | None = None,
+    frames: int = 13,
+    resolution: int | None = None,
+    device: str = "auto",
+) -> dict:
+    """Video (and camera file) to a folder of outputs; returns the summary. What `movies reconstruct` calls.
+
+    Everything a user can get wrong raises InputError, and an output folder that cannot be written OSError, before
+    the long work begins.
+    """
+    with replacing_folder(out) as folder:
+        clip = Clip.load(path, frames, cameras)
+        place = choose_device(device)
+        model, vggt = MoVieS.from_pretrained(weights), VGGT.from_pretrained(camera_weights)
+        described = {"movies": describe_weights(model, weights), "vggt": describe_weights(vggt, camera_weights)}
+        result = reconstruct(clip, model.to(place), vggt.to(place), resolution)
+        return write_outputs(result, folder, described)
+
+
+def choose_device(name: str) -> torch.device:
+    """ "auto" is CUDA where there is one. Raises InputError for a device that is not here."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name not in ("cpu", "cuda"):
+        raise InputError(f"unknown device {name!r}: choose one of auto, cpu, cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("device cuda is not available here; use --device cpu, and see `movies doctor`")
+    return torch.device(name)
+
+
 @contextmanager
 def _phases(seconds: dict[str, float]) -> Iterator:
     """Yields phase(name), which times the phase before it and moves the progress bar on."""
@@ -156,29 +190,6 @@ def _phases(seconds: dict[str, float]) -> Iterator:
 
         yield phase
         finish()
-
-
-@torch.no_grad()
-def render_path(
-    scene: Scene4D, cameras: Cameras, times: Tensor, size: tuple[int, int], backend: str = "auto", what: str = "render"
-) -> Iterator[Tensor]:  # [K], [K] -> [3, H, W] each, on the CPU
-    """Render one frame after another, with a progress bar once it takes long."""
-    from tqdm import tqdm
-
-    for camera, moment in tqdm(
-        zip(cameras, times, strict=True), total=len(times), desc=what, delay=2, disable=None, leave=False
-    ):
-        yield render(scene.at(moment), camera, *size, backend=backend).images.cpu()
-
-
-def scene_size(scene: Scene4D, longer_side: int | None = None) -> tuple[int, int]:
-    """(height, width) to render a scene at: that of its input views, or one with this longer side, both even."""
-    height, width = scene.image_size
-    if not height:  # square pixels: fx * W = fy * H
-        fx, fy = scene.cameras.fxfycxcy[0, :2].tolist()
-        height, width = (VIEWING_SIZE, VIEWING_SIZE * fy / fx)
-    enlarge = longer_side / max(height, width) if longer_side else 1.0
-    return tuple(max(2, 2 * round(n * enlarge / 2)) for n in (height, width))
 
 
 def write_outputs(result: Reconstruction, folder: str | Path, weights: dict[str, dict] | None = None) -> dict:
@@ -279,9 +290,3 @@ def enlarged(images: Tensor, longer_side: int = VIEWING_SIZE) -> Tensor:  # [K, 
     if factor <= 1:
         return images
     return F.interpolate(images.float(), scale_factor=factor, mode="bicubic", align_corners=False).clamp(0, 1)
-
-
-def psnr_of_views(scene: Scene4D, images: Tensor, cameras: Cameras, times: Tensor) -> Tensor:  # -> [K] dB
-    """PSNR of a scene rendered at `cameras` [K] and `times` [K] against `images` [K, 3, H, W]."""
-    frames = render_path(scene, cameras, times, tuple(images.shape[-2:]), what="compare")
-    return psnr(torch.stack(list(frames)), images)

@@ -79,7 +79,8 @@ def _images(frames: Iterable[np.ndarray]) -> Tensor:  # uint8 [H, W, 3] each -> 
     return torch.stack([torch.from_numpy(f.copy()).permute(2, 0, 1).float() / 255 for f in frames])
 
 
-def _ffmpeg() -> str:
+def ffmpeg_path() -> str:
+    """The ffmpeg that comes with imageio-ffmpeg, or the one its environment variable names."""
     import imageio_ffmpeg
 
     return imageio_ffmpeg.get_ffmpeg_exe()
@@ -87,7 +88,18 @@ def _ffmpeg() -> str:
 
 def _scan(path: Path) -> tuple[int, float]:
     """Count a video's frames by decoding it once without keeping any. -> (number, frames per second)"""
-    command = [_ffmpeg(), "-nostdin", "-v", "level+info", "-i", str(path), "-map", "0:v:0", "-fps_mode", "passthrough"]
+    command = [
+        ffmpeg_path(),
+        "-nostdin",
+        "-v",
+        "level+info",
+        "-i",
+        str(path),
+        "-map",
+        "0:v:0",
+        "-fps_mode",
+        "passthrough",
+    ]
     done = subprocess.run([*command, "-f", "null", "-progress", "pipe:1", "-"], capture_output=True)
     log = done.stderr.decode(errors="replace")
     counts = re.findall(rb"^frame=\s*(\d+)", done.stdout, re.MULTILINE)
@@ -110,7 +122,7 @@ def _reason(log: str) -> str:
 def _decode(path: Path, indices: Tensor) -> Iterator[np.ndarray]:
     """Frames [H, W, 3] uint8 at `indices`; ffmpeg drops the others, so they never reach this process."""
     wanted = "+".join(f"eq(n\\,{i})" for i in indices.tolist())
-    command = [_ffmpeg(), "-nostdin", "-v", "error", "-i", str(path), "-map", "0:v:0", "-vf", f"select={wanted}"]
+    command = [ffmpeg_path(), "-nostdin", "-v", "error", "-i", str(path), "-map", "0:v:0", "-vf", f"select={wanted}"]
     command += ["-fps_mode", "passthrough", "-frames:v", str(len(indices)), "-f", "image2pipe", "-pix_fmt", "rgb24"]
     done = 0
     with _running([*command, "-vcodec", "ppm", "-"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
@@ -207,7 +219,7 @@ def write_video(path: str | Path, frames: Iterable[Tensor], fps: float) -> None:
         raise InputError(f"{path}: a video needs at least one frame")
     check_shape("frame", first, (3, None, None))
     height, width = (n + n % 2 for n in first.shape[1:])  # 4:2:0 chroma needs even sizes
-    command = [_ffmpeg(), "-y", "-v", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}"]
+    command = [ffmpeg_path(), "-y", "-v", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}"]
     command += ["-r", f"{fps:g}", "-i", "-", "-an", "-vcodec", "libx264", "-crf", "14", "-pix_fmt", "yuv420p"]
     with replacing_file(path) as temporary:
         command += ["-movflags", "+faststart"] * (path.suffix != ".mkv") + [str(temporary)]
