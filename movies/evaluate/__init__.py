@@ -1,0 +1,1 @@
+"""Evaluation: one protocol a file."""
