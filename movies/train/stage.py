@@ -1,0 +1,190 @@
+"""Stage: one step of the curriculum, read from a TOML file and checked whole before anything is loaded."""
+
+from dataclasses import fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from torch import nn
+
+from movies.data.batching import entries_per_batch
+from movies.data.dataset import ClipConfig
+from movies.data.manifest import Manifest, load_manifest
+from movies.data.sampling import SamplingConfig
+from movies.data.toml_files import Section, read_toml
+from movies.errors import InputError
+from movies.model.config import PRESETS, ModelConfig
+from movies.model.network import MoVieS
+from movies.model.vggt import VGGT
+from movies.objective import MoviesObjectiveConfig, VGGTObjectiveConfig
+from movies.train.optim import group_multipliers
+
+NETWORKS = {"movies": MoVieS, "vggt": VGGT}
+OBJECTIVES = {"movies": MoviesObjectiveConfig, "vggt": VGGTObjectiveConfig}
+
+
+class ModelSection(Section):
+    """The network's sizes. `checkpointing` trades time for memory."""
+
+    preset: Literal[tuple(PRESETS)]
+    patch_size: int = Field(14, ge=1)
+    checkpointing: bool = False
+
+
+class Source(Section):
+    """A manifest, relative to the stage file; `repeats` replaces the manifest's own (0: the manifest's)."""
+
+    manifest: str
+    repeats: int = Field(0, ge=0)
+
+
+class DataSection(Section):
+    """What clips are made of. `views` is the smallest and largest number of context views, drawn for each batch."""
+
+    train: tuple[Source, ...] = Field(min_length=1)
+    validation: tuple[Source, ...] = ()
+    image_size: int = Field(ge=1)
+    views: tuple[int, int]
+    targets: int = Field(ge=1)
+    gap: tuple[int, int] = (1, 5)
+    clips_per_sequence: int = Field(1, ge=1)
+    min_crop: float = Field(1.0, gt=0, le=1)
+    jitter: float = Field(0.0, ge=0, lt=1)
+    workers: int = Field(1, ge=0)
+
+    @model_validator(mode="after")
+    def _ranges(self) -> "DataSection":
+        for name, (low, high) in (("views", self.views), ("gap", self.gap)):
+            if not 1 <= low <= high:
+                raise ValueError(f"`{name}` must be [smallest, largest] with 1 <= smallest <= largest, got {low, high}")
+        return self
+
+    def clip_config(self) -> ClipConfig:
+        sampling = SamplingConfig(self.targets, self.gap)
+        size = self.image_size
+        return ClipConfig(sampling, size, size, self.clips_per_sequence, self.min_crop, self.jitter)
+
+
+class Group(Section):
+    """Parameters whose name matches the regular expression learn at `multiplier` times the rate; 0 freezes them."""
+
+    pattern: str
+    multiplier: float = Field(ge=0)
+
+
+class OptimSection(Section):
+    """AdamW under a linear warm-up and a cosine; `ema` 0 keeps no moving average of the weights."""
+
+    steps: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    accumulation: int = Field(1, ge=1)
+    lr: float = Field(gt=0)
+    groups: tuple[Group, ...] = ()
+    weight_decay: float = Field(0.05, ge=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    warmup: int = Field(0, ge=0)
+    final_lr: float = Field(0.0, ge=0, le=1)
+    clip: float = Field(1.0, gt=0)
+    precision: Literal["bf16", "fp32"] = "bf16"
+    ema: float = Field(0.0, ge=0, lt=1)
+
+
+class ScheduleSection(Section):
+    """How often things happen, in steps."""
+
+    validate_every: int = Field(500, ge=1)
+    validation_batches: int = Field(4, ge=1)
+    log_every: int = Field(10, ge=1)
+    checkpoint_every: int = Field(500, ge=1)
+    keep_checkpoints: int = Field(2, ge=1)
+
+
+class Stage(Section):
+    """One stage. `init` is "random", the name of an earlier stage, or a weights file; [loss] depends on `network`."""
+
+    name: str = ""
+    network: Literal["movies", "vggt"]
+    init: str
+    seed: int = Field(0, ge=0)
+    model: ModelSection
+    data: DataSection
+    optim: OptimSection
+    loss: dict[str, Any] = Field({})
+    schedule: ScheduleSection = ScheduleSection()
+
+    @model_validator(mode="after")
+    def _agree(self) -> "Stage":
+        entries_per_batch(self.optim.batch_size, self.data.clips_per_sequence)
+        if self.data.image_size % self.model.patch_size:
+            raise ValueError(
+                f"`data.image_size` {self.data.image_size} must be a multiple of `model.patch_size` "
+                f"{self.model.patch_size}"
+            )
+        self.objective_config()
+        return self
+
+    def objective_config(self) -> MoviesObjectiveConfig | VGGTObjectiveConfig:
+        """The typed form of [loss]."""
+        config = OBJECTIVES[self.network]
+        legal = [field.name for field in fields(config)]
+        unknown = [key for key in self.loss if key not in legal]
+        if unknown:
+            raise ValueError(f"unknown key `loss.{unknown[0]}`; legal keys for {self.network} are {', '.join(legal)}")
+        try:
+            return TypeAdapter(config).validate_python(self.loss)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"`loss.{first['loc'][0]}` = {first['input']!r}: {first['msg'].lower()}") from error
+
+    def model_config_(self) -> ModelConfig:
+        return ModelConfig.preset(self.model.preset).with_patch_size(self.model.patch_size)
+
+    def build(self) -> nn.Module:
+        """The stage's network with random weights."""
+        return NETWORKS[self.network](self.model_config_())
+
+    def with_steps(self, steps: int | None) -> "Stage":
+        """At most `steps` steps, the schedule shortened with them."""
+        if steps is None or steps >= self.optim.steps:
+            return self
+        return self.model_copy(update={"optim": self.optim.model_copy(update={"steps": steps})})
+
+
+class StageFile:
+    """A stage with the file it came from and its manifests, everything checked."""
+
+    def __init__(self, path: str | Path, max_steps: int | None = None) -> None:
+        self.path = Path(path)
+        stage = read_toml(self.path, Stage).with_steps(max_steps)
+        self.stage = stage.model_copy(update={"name": stage.name or self.path.stem})
+        self.train = self._manifests(self.stage.data.train)
+        self.validation = self._manifests(self.stage.data.validation)
+        group_multipliers([name for name, _ in self.skeleton.named_parameters()], self._groups(), str(self.path))
+
+    @cached_property
+    def skeleton(self) -> nn.Module:
+        """The network without memory: names and shapes of its parameters."""
+        with torch.device("meta"):
+            return self.stage.build()
+
+    def _groups(self) -> list[tuple[str, float]]:
+        return [(group.pattern, group.multiplier) for group in self.stage.optim.groups]
+
+    def _manifests(self, sources: tuple[Source, ...]) -> list[tuple[Manifest, int]]:
+        loaded = [(load_manifest(self.path.parent / source.manifest), source.repeats) for source in sources]
+        return [(manifest, repeats or manifest.repeats) for manifest, repeats in loaded]
+
+
+def load_stages(path: str | Path, max_steps: int | None = None) -> list[StageFile]:
+    """The stage of a file, or those of a folder in the order of their names; all are checked."""
+    path = Path(path)
+    files = sorted(path.glob("*.toml")) if path.is_dir() else [path]
+    if not files:
+        raise InputError(f"{path}: a folder of stages needs at least one .toml file")
+    stages = [StageFile(file, max_steps) for file in files]
+    names = [stage.stage.name for stage in stages]
+    if len(set(names)) != len(names):
+        raise InputError(f"{path}: two stages have one name: {', '.join(names)}")
+    return stages
