@@ -1,0 +1,170 @@
+"""How fast MoVieS encodes and decodes, beside the plain way of decoding and beside what the machine could do.
+
+The plain way (`decode_by_time`) is the published order of work: for every target time and frame, normalise,
+modulate, project, convolve, and run the shortcut again. The floors are the counted FLOPs over the measured rate of a
+large matrix product, and the bytes of the results over the measured rate of a copy.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from movies.cameras import Cameras
+from movies.model.config import PRESETS, ModelConfig
+from movies.model.dpt import DPTHead
+from movies.model.embeddings import uv_embedding
+from movies.model.network import MoVieS, Tokens
+
+EXAMPLE = "example: python tools/bench_model.py --preset tiny --patch-size 14 --views 4 --times 8 --bf16"
+
+
+def plain_head(head: DPTHead, levels: list[Tensor], grid: tuple[int, int], time_code: Tensor, image: Tensor) -> Tensor:
+    """A head's output [N, o, H, W] for N frames [N, L, 2D] at one time [N, time_dim], one step after another."""
+    height, width = grid[0] * head.patch_size, grid[1] * head.patch_size
+    aspect = width / height
+    maps = []
+    for x, project, resize in zip(levels, head.projects, head.resize_layers, strict=True):
+        x = F.layer_norm(x.float(), x.shape[-1:], head.norm.weight, head.norm.bias, 1e-9)  # normalised before
+        if time_code.shape[-1]:
+            scale, bias = head.time_embed(time_code)[:, None].float().chunk(2, dim=-1)
+            x = x * (1 + scale) + bias
+        x = project(x.transpose(1, 2).unflatten(-1, grid))
+        maps.append(resize(x + uv_embedding(*grid, x.shape[1], aspect, torch.float32, x.device)))
+
+    scratch, size = head.scratch, [x.shape[-2:] for x in maps]
+    skips = [getattr(scratch, f"layer{i}_rn")(x) for i, x in enumerate(maps, start=1)]
+    sizes = [*size[:3], (2 * size[0][0], 2 * size[0][1])]
+    x = skips[3]
+    for i, target in ((4, sizes[2]), (3, sizes[1]), (2, sizes[0]), (1, sizes[3])):
+        block = getattr(scratch, f"refinenet{i}")
+        x = x if i == 4 else x + block.resConfUnit1(skips[i - 1])
+        x = F.interpolate(block.resConfUnit2(x), size=target, mode="bilinear", align_corners=True)
+        x = block.out_conv(x)
+    x = F.interpolate(scratch.output_conv1(x), size=(height, width), mode="bilinear", align_corners=True)
+    x = x + uv_embedding(height, width, x.shape[1], aspect, torch.float32, x.device)
+    raw = scratch.output_conv2(x).float()
+    return raw + head.shortcut(image).float() if image.shape[1] else raw
+
+
+def decode_by_time(model: MoVieS, tokens: Tokens, times: Tensor) -> tuple[Tensor, Tensor]:  # [B, T]
+    """Raw motion [B, T, V, 4, H, W] and raw moving splats [B, T, V, 12, H, W], time by time and 8 frames a pass."""
+    num_batch, num_views, _, height, width = tokens.images.shape
+    grid = (height // model.config.patch_size, width // model.config.patch_size)
+    frames, codes = tokens.images.flatten(0, 1), model.embed_times(times)
+    levels = [x.flatten(0, 1) for x in tokens.levels]
+    chunks = torch.arange(num_batch * num_views, device=times.device).split(8)
+
+    def run(head: DPTHead, code: Tensor, image: Tensor) -> Tensor:  # [B*V, time_dim], [B*V, C, H, W]
+        parts = [plain_head(head, [x[i] for x in levels], grid, code[i], image[i]) for i in chunks]
+        return torch.cat(parts)
+
+    timeless, no_image = frames.new_zeros(len(frames), 0), frames[:, :0]
+    run(model.depth_head, timeless, no_image)
+    static = run(model.splat_head, timeless, frames)[:, :-1]
+    motions, splats = [], []
+    for t in range(times.shape[1]):
+        code = codes[:, t].repeat_interleave(num_views, dim=0)
+        motions.append(run(model.motion_head, code, no_image).unflatten(0, (num_batch, num_views)))
+        splats.append(run(model.motion_splat_head, code, static).unflatten(0, (num_batch, num_views)))
+    return torch.stack(motions, dim=1), torch.stack(splats, dim=1)
+
+
+def measure(function: Callable[[], object], device: str, repeats: int) -> float:
+    """Best seconds of a call, after one to warm up: busy neighbours only ever add."""
+    seconds = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        function()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds[1:])
+
+
+def machine_rates(device: str, dtype: torch.dtype) -> tuple[float, float]:
+    """FLOPs a second of a matrix product in `dtype`, and bytes a second (read and written) of a copy."""
+    size = 8192 if device == "cuda" else 1024
+    a = torch.randn(size, size, device=device).to(dtype)
+    flops = 2 * size**3 / measure(lambda: a @ a, device, 5)
+    source = torch.zeros(1 << 28 if device == "cuda" else 1 << 25, device=device)
+    target = torch.empty_like(source)
+    return flops, 2 * source.nbytes / measure(lambda: target.copy_(source), device, 5)
+
+
+def example_inputs(config: ModelConfig, args: argparse.Namespace) -> tuple[Tensor, Cameras, Tensor, Tensor]:
+    """Random frames of a camera that slides sideways."""
+    side, lead = config.image_size, (args.batch, args.views)
+    images = torch.rand(*lead, 3, side, side, device=args.device)
+    c2w = torch.eye(4, device=args.device).repeat(*lead, 1, 1)
+    c2w[..., 0, 3] = torch.linspace(0, 0.3, args.views, device=args.device)
+    fxfycxcy = torch.tensor([0.87, 0.87, 0.5, 0.5], device=args.device).expand(*lead, 4)
+    times = torch.linspace(0, 1, args.views, device=args.device).expand(lead)
+    targets = torch.linspace(0, 1, args.times, device=args.device).expand(args.batch, -1)
+    return images, Cameras(c2w, fxfycxcy), times, targets
+
+
+def train_step(model: MoVieS, inputs: tuple, bf16: bool) -> None:
+    """Forward and backward through all heads."""
+    with torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=bf16):
+        splats = model(*inputs)
+    loss = splats.depth.mean() + splats.motion.square().mean() + splats.gaussians().colors.mean()
+    loss.backward()
+    model.zero_grad()
+
+
+def count_flops(function: Callable[[], object]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        function()
+    return counter.get_total_flops()
+
+
+def report(args: argparse.Namespace) -> list[str]:
+    """The table, line by line."""
+    preset = ModelConfig.preset(args.preset)
+    config = preset.with_patch_size(args.patch_size or preset.patch_size)
+    model, inputs = MoVieS(config).to(args.device).eval(), example_inputs(config, args)
+    flop_rate, byte_rate = machine_rates(args.device, torch.bfloat16 if args.bf16 else torch.float32)
+    lines = [f"machine: {flop_rate / 1e9:.0f} GFLOP/s, {byte_rate / 1e9:.1f} GB/s", "step, ms, floor ms, times floor"]
+    with torch.no_grad(), torch.autocast(args.device, torch.bfloat16, enabled=args.bf16):
+        tokens = model.encode(*inputs[:3])
+        splats = model.decode(tokens, inputs[3])
+        outputs = sum(x.nbytes for x in vars(splats).values() if isinstance(x, Tensor))
+        steps = {
+            "encode": (lambda: model.encode(*inputs[:3]), sum(x.nbytes for x in tokens.levels)),
+            "decode": (lambda: model.decode(tokens, inputs[3]), outputs),
+            "decode by time": (lambda: decode_by_time(model, tokens, inputs[3]), outputs),
+        }
+        for name, (function, size) in steps.items():
+            seconds = measure(function, args.device, args.repeats)
+            floor = max(count_flops(function) / flop_rate, size / byte_rate)
+            lines.append(f"{name}, {1e3 * seconds:.1f}, {1e3 * floor:.1f}, {seconds / floor:.1f}")
+    if args.train:
+        for bf16 in (False, True):
+            seconds = measure(lambda: train_step(model, inputs, bf16), args.device, args.repeats)  # noqa: B023
+            lines.append(f"train step {'bf16' if bf16 else 'fp32'}, {1e3 * seconds:.1f}")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--preset", choices=list(PRESETS), default="tiny")
+    parser.add_argument("--patch-size", type=int, default=0, help="another patch size on the same grid (tiny: 7, 14)")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--views", type=int, default=4, help="context frames")
+    parser.add_argument("--times", type=int, default=8, help="target times")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--bf16", action="store_true", help="bf16 autocast")
+    parser.add_argument("--train", action="store_true", help="also time a training step in float32 and in bf16")
+    print("\n".join(report(parser.parse_args())))
+
+
+if __name__ == "__main__":
+    main()
