@@ -19,6 +19,8 @@ from movies.data.synthetic_worlds import Motion, World
 from movies.geometry import look_at
 
 Vector = list[float]
+_UNIT = 0.62  # lengths below are drawn in rooms about 2 wide; this brings the mean distance from the camera near 1
+_LENGTHS = ("anchor", "velocity", "sway", "joint", "offset", "half_size")
 
 
 @dataclass(frozen=True)
@@ -55,15 +57,16 @@ def draw_world(seed: int, difficulty: float, static: bool) -> tuple[World, Camer
     solids.sort(key=lambda solid: solid["box"])  # stable: balls and cylinders first
     if is_open:
         faces, horizon = sky_materials(rng, level, room)
-        haze = [*horizon, rng.uniform(0.02, 0.1)]
+        haze = [*horizon, rng.uniform(0.04, 0.2)]
     else:
         faces, haze = room_materials(rng, level, room), [0.0] * 4
-    scene = {"room": room, "haze": haze, **lights(rng, level, room)}
+    scene = {"room": [_UNIT * size for size in room], "haze": haze, **lights(rng, level, room)}
+    scene["bulb"] = [_UNIT * x for x in scene["bulb"]]
     return _assemble(solids, faces, scene, is_open, static), path
 
 
 def _draw_room(rng: Random, is_open: bool) -> Vector:
-    side = (2.5, 4.5) if is_open else (0.9, 1.4)
+    side = (2.5, 4.5) if is_open else (0.85, 1.2)
     return [rng.uniform(*side), rng.uniform(0.45, 0.75), rng.uniform(*side)]
 
 
@@ -72,18 +75,18 @@ def _draw_path(rng: Random, level: float, room: Vector) -> tuple[CameraPath, lis
     height = rng.uniform(-0.5, 0.35) * room[1]
     distance = min(rng.uniform(0.75, 1.0) + level * rng.uniform(-0.15, 0.3), 0.88 * room[2])
     eye = [rng.uniform(-0.3, 0.3), height, -distance]
-    length = rng.uniform(0.1, 0.4) * (1 + 0.5 * level)
+    length = rng.uniform(0.2, 0.65) * (1 + 0.4 * level)
     angle, tilt = rng.uniform(0, 2 * math.pi), rng.uniform(-0.4, 0.4)
     way = [length * math.cos(angle), length * tilt, 0.6 * length * math.sin(angle)]
     limit = [0.93 * size for size in room]
     way = [w * min(1.0, 2 * (b - abs(e)) / (abs(w) + 1e-9)) for w, e, b in zip(way, eye, limit, strict=True)]
     look = 0.08 + 0.12 * level
-    target = [rng.uniform(-0.1, 0.1), 0.35 * room[1] * rng.uniform(0.3, 1.2), rng.uniform(0.0, 0.3)]
+    target = [rng.uniform(-0.1, 0.1), room[1] * rng.uniform(0.2, 0.6), rng.uniform(0.0, 0.3)]
     drift = [rng.uniform(-look, look) for _ in range(3)]
     shake = rng.uniform(0.002, 0.008) * (1 + level)
     path = CameraPath(
-        torch.tensor([eye, way, [shake] * 3], dtype=torch.float64),
-        torch.tensor([target, drift, [shake] * 3], dtype=torch.float64),
+        _UNIT * torch.tensor([eye, way, [shake] * 3], dtype=torch.float64),
+        _UNIT * torch.tensor([target, drift, [shake] * 3], dtype=torch.float64),
         torch.tensor(
             [[rng.uniform(0.8, 2.5) for _ in range(3)], [rng.uniform(0, 6.28) for _ in range(3)]], dtype=torch.float64
         ),
@@ -148,7 +151,7 @@ def _is_clear(track: list[Vector], room: Vector, eyes: list[Vector], placed: lis
 
 
 def _draw_solid(rng: Random, level: float, room: Vector, moves: bool) -> dict:
-    size = rng.uniform(0.13 - 0.06 * level, 0.24 + 0.06 * level)
+    size = rng.uniform(0.15 - 0.08 * level, 0.28 + 0.04 * level)
     half_size = [size * rng.uniform(0.75, 1.25) for _ in range(3)]
     kind = rng.choice(("ball", "ellipsoid", "box", "box", "cylinder", "dome"))
     solid = {**_STILL, **_shape(rng, kind, half_size)}
@@ -187,7 +190,7 @@ def _shape(rng: Random, kind: str, half_size: Vector) -> dict:
 
 
 def _set_moving(rng: Random, level: float, solid: dict, floats: bool) -> None:
-    length = rng.uniform(0.25, 0.6) * (1 + 0.5 * level)
+    length = rng.uniform(0.35, 0.9) * (1 + 0.5 * level)
     angle = rng.uniform(0, 2 * math.pi)
     climb = rng.uniform(-0.4, 0.4) * length if floats else 0.0
     solid["velocity"] = [length * math.cos(angle), climb, 0.8 * length * math.sin(angle)]
@@ -269,6 +272,7 @@ def _direction(rng: Random) -> Vector:
 
 def _assemble(solids: list[dict], faces: list[Vector], scene: dict, is_open: bool, static: bool) -> World:
     columns = {f.name: torch.tensor([[s[f.name] for s in solids]], dtype=torch.float64) for f in fields(Motion)}
+    columns |= {name: _UNIT * columns[name] for name in _LENGTHS}
     if static:
         columns["alive"] = torch.zeros_like(columns["alive"])
     return World(

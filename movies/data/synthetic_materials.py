@@ -87,7 +87,7 @@ def lights(rng: Random, level: float, room: Vector) -> dict[str, list[float]]:
         "lamp_color": [power * (1 + warmth), power, power * (1 - warmth)],
         "bulb": bulb,
         "bulb_color": [rng.uniform(0.15, 0.45)] * 3,
-        "ambient": [ambient, ambient * rng.uniform(0.5, 0.75)],
+        "ambient": [ambient, ambient * rng.uniform(0.8, 1.2)],
     }
 
 
@@ -95,7 +95,7 @@ def _plain_face(rng: Random, face: int, walls: Vector) -> Vector:
     if face == 3:
         return color(rng, (0.04, 0.11), (0.35, 0.65), (0.35, 0.6))
     if face == 2:
-        return color(rng, (0, 1), (0, 0.1), (0.85, 0.98))
+        return color(rng, (0, 1), (0, 0.1), (0.88, 0.98))
     return walls if rng.random() < 0.5 else color(rng, (0, 1), (0.15, 0.5), (0.5, 0.85))
 
 

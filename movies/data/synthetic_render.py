@@ -18,8 +18,8 @@ from movies.geometry import pixel_grid, project
 
 NEAR = 1e-3
 _RAYS_AT_ONCE = {"cpu": 1 << 16, "cuda": 1 << 24}  # what stays in a core's cache; what fits a GPU
-# Rotated grid: four samples at four different rows and columns of the pixel; the fifth is its centre, for geometry.
-_SAMPLES = ((0.125, -0.375), (-0.375, -0.125), (0.375, 0.125), (-0.125, 0.375), (0.0, 0.0))
+# Three samples at different rows and columns of the pixel around its centre; the centre comes last, and gives geometry.
+_SAMPLES = ((0.36, 0.1), (-0.27, 0.27), (-0.1, -0.36), (0.0, 0.0))
 
 
 @dataclass(frozen=True)
@@ -68,17 +68,17 @@ def render_worlds(world: World, scenes: Tensor, cameras: Cameras, times: Tensor,
     grid = pixel_grid(height, width, times.device)  # [H, W, 2]
     pixel = torch.tensor([1 / width, 1 / height], device=times.device)
     shifts = torch.tensor(_SAMPLES, device=times.device) * pixel
-    places = (grid.flatten(0, 1) + shifts[:, None]).flatten(0, 1).T[None]  # [1, 2, 5 H W]
+    places = (grid.flatten(0, 1) + shifts[:, None]).flatten(0, 1).T[None]  # [1, 2, 4 H W]
     step = max(1, _RAYS_AT_ONCE[times.device.type] // places.shape[-1])
     chunks = [_render_chunk(stage.split(slice(f, f + step)), places) for f in range(0, len(times), step)]
     return _assemble(world, scenes, [torch.cat(parts) for parts in zip(*chunks, strict=True)], height, width)
 
 
-def _render_chunk(stage: _Stage, places: Tensor) -> tuple[Tensor, ...]:  # [1, 2, 5 P] -> 5 of [F, ..., P]
-    depth, solid = cast(stage, places)  # [F, 5 P]
+def _render_chunk(stage: _Stage, places: Tensor) -> tuple[Tensor, ...]:  # [1, 2, 4 P] -> 5 of [F, ..., P]
+    depth, solid = cast(stage, places)  # [F, 4 P]
     colors, normals, sky = _shade(stage, places, depth, solid)
-    samples = colors.unflatten(-1, (len(_SAMPLES), -1))  # [3, F, 5, P]
-    image = samples[:, :, :-1].mean(dim=2).transpose(0, 1).contiguous()  # [F, 3, P]
+    samples = colors.unflatten(-1, (len(_SAMPLES), -1))  # [3, F, 4, P]
+    image = samples.mean(dim=2).transpose(0, 1).contiguous()  # [F, 3, P]
     center = slice(depth.shape[-1] // len(_SAMPLES) * (len(_SAMPLES) - 1), None)
     return image, depth[:, center], solid[:, center], normals[..., center].transpose(0, 1), sky[:, center]
 
@@ -198,7 +198,7 @@ def _shade(stage: _Stage, places: Tensor, depth: Tensor, solid: Tensor) -> tuple
     row = torch.where(is_room, solid + face.long(), solid)
     material = {k: v.unflatten(-1, shape) for k, v in _materials(world, row).items()}
     flat = {k: v.flatten(-2) for k, v in material.items()}
-    view = torch.nn.functional.normalize(ray, dim=0)
+    view = _unit(ray)
     local = torch.lerp(local, view, sky.float())  # the sky is at infinity: only the direction counts
     base = albedo(flat, local.flatten(-2)).unflatten(-1, shape)
     lit = _light(stage, material, base, points, normals, view, solid, local)
@@ -242,6 +242,10 @@ def _normals(frame: Tensor, local: Tensor, axis: Tensor) -> Tensor:  # -> [3, F,
     return torch.addcmul(torch.addcmul(rows[0] * normal[0], rows[1], normal[1]), rows[2], normal[2])
 
 
+def _unit(vectors: Tensor) -> Tensor:  # [3, ...]; a norm over the first dim is far slower on CPU than these products
+    return vectors * (vectors * vectors).sum(dim=0).clamp_(min=1e-20).rsqrt_()
+
+
 def _oriented(normals: Tensor, ray: Tensor) -> Tensor:
     """Unit length, towards the camera."""
     facing = (normals * ray).sum(dim=0)
@@ -261,7 +265,7 @@ def _light(stage, material, base, points, normals, view, solid, local) -> Tensor
     square = (to_bulb * to_bulb).sum(dim=0)
     near = (to_bulb * normals).sum(dim=0).clamp_(min=0) * (square.clamp(min=1e-6).rsqrt() / (1 + 2 * square))
     light = ambient + world.lamp_color.T[..., None] * direct + world.bulb_color.T[..., None] * near
-    half = torch.nn.functional.normalize(lamp - view, dim=0)
+    half = _unit(lamp - view)
     shine = (half * normals).sum(dim=0).clamp_(min=0).square_().square_().square_().square_().square_()
     color = torch.addcmul(shine.mul_(lit).mul_(material["gloss"]), base, light)
     haze = 1 - torch.exp(-world.haze[:, 3, None] * (points - stage.eye.float().T[..., None]).square().sum(dim=0))
@@ -279,7 +283,7 @@ def _shadow(stage: _Stage, points: Tensor, solid: Tensor) -> Tensor:  # [3, F, R
     """How much of the lamp reaches each point: rays to it pass every other solid, taken as a ball, at some distance."""
     world, count = stage.world, stage.world.num_solids
     lamp = (stage.inverse[:, :-1, :, :3] @ world.lamp.double()[:, None, :, None])[..., 0]
-    lamp = torch.nn.functional.normalize(lamp, dim=-1).float()  # [F, K, 3] in the solids' coordinates
+    lamp = (lamp / lamp.norm(dim=-1, keepdim=True)).float()  # [F, K, 3] in the solids' coordinates
     linear = stage.inverse[:, :-1].float()  # [F, K, 3, 4]
     # Rows of p and of p . lamp in one product.
     table = torch.cat([linear, lamp[..., None, :] @ linear], dim=2).flatten(1, 2)  # [F, 4 K, 4]
