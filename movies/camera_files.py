@@ -14,6 +14,7 @@ name where the file names images, otherwise as written.
 """
 
 import json
+import math
 import zipfile
 from pathlib import Path
 
@@ -146,7 +147,7 @@ def _json_intrinsics(values: dict, i: int, path: Path) -> Tensor:  # [4]
         if "fl_x" in values:
             fx = float(values["fl_x"])
         else:
-            fx = 0.5 * width / np.tan(0.5 * float(values["camera_angle_x"]))
+            fx = 0.5 * width / math.tan(0.5 * float(values["camera_angle_x"]))
         fy = float(values.get("fl_y", fx))
         cx, cy = float(values.get("cx", width / 2)), float(values.get("cy", height / 2))
         return torch.tensor([fx / width, fy / height, cx / width, cy / height])
@@ -217,7 +218,7 @@ def _load_npz(path: Path) -> Cameras:
 
 def _npz(path: Path, wanted: tuple[str, ...]) -> tuple[dict[str, np.ndarray], list[str]]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             return {key: np.asarray(file[key]) for key in wanted if key in file}, sorted(file.keys())
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: cannot be read as npz without pickle; it is cut short or holds objects") from error

@@ -153,7 +153,7 @@ def reconstruct_file(
         model, vggt = MoVieS.from_pretrained(weights), VGGT.from_pretrained(camera_weights)
         described = {"movies": describe_weights(model, weights), "vggt": describe_weights(vggt, camera_weights)}
         result = reconstruct(clip, model.to(place), vggt.to(place), resolution)
-        return write_outputs(result, folder, described)
+        return _write_all(result, folder, described)
 
 
 def choose_device(name: str) -> torch.device:

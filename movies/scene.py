@@ -97,6 +97,7 @@ class Scene4D:
         Means, cameras and times are stored in float32, all else in float16 (docs/scene_format.md): what is loaded is
         what was stored, bit for bit, and saving it again changes nothing.
         """
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         largest = max((float(g.scales.max()) for g in (self.static, self.moving) if g.scales.numel()), default=1.0)
@@ -118,7 +119,10 @@ class Scene4D:
             "image_size": json.dumps(list(self.image_size)),
         }
         with replacing_file(path) as temporary:
-            save_file(tensors, temporary, metadata)
+            try:
+                save_file(tensors, temporary, metadata)
+            except SafetensorError as error:  # how it reports a full disk
+                raise OSError(f"{path}: the scene cannot be written ({error})") from error
         return Path(path).stat().st_size
 
     @staticmethod
