@@ -157,7 +157,7 @@ def _backward_run(job: _Job, lists: _Lists, given: list[np.ndarray], grads: tupl
     first, last = lists.first, lists.last
     rows, rects = job.project(first, last)
     slots = job.slots(last - first, rects)
-    slot_grads = np.empty((len(lists.ids), projection.GRAD), np.float32)
+    slot_grads = np.zeros((len(lists.ids), projection.GRAD), np.float32)
     raster.rasterize_vjp(
         rows, rects, lists.tile_starts, lists.ids, job.tiles_x, job.tiles, job.workers,
         *(x[first:last] for x in given), slots, slot_grads,

@@ -214,6 +214,15 @@ def _sum_slots(slot_grads, first, count):
 
 
 @kernel()
+def _is_drawn(total):
+    """False for the all-zero gradient of a splat that nothing of is seen: often most of them."""
+    largest = ZERO
+    for column in range(GRAD):
+        largest = max(largest, abs(total[column]))
+    return largest != ZERO
+
+
+@kernel()
 def _covariance_vjp(a0, b, c0, total):
     """d loss / d covariance (xx, xy, yy of the symmetric matrix) = -P G P, with P the conic and G its gradient."""
     p, q, r = a0 + a0, b, c0 + c0
@@ -327,6 +336,8 @@ def project_vjp(gaussians, num, cams, scene_of, chunks, rows, slots, slot_grads,
                 if count == 0:
                     continue
                 total = _sum_slots(slot_grads, first, count)
+                if not _is_drawn(total):
+                    continue
                 _splat_vjp(means, quats, scales, g, camera, rows[k], total, v_means, v_quats, v_scales)
                 v_opacities[g] -= total[G0] / opacities[g]
                 v_colors[g, 0] += total[GRED]

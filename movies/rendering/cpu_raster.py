@@ -1,9 +1,10 @@
 """Kernels that composite each tile's splats front to back, and walk back over them for the gradients.
 
 A tile is 16 pixels wide, one vector register of float32. A splat visits the rows of the tile that it touches, and all
-16 pixels of a row at once, with selects in place of branches, so that the compiler vectorises the loop. All of a
-tile's state is one array [rows, planes, 16]: over several arrays the compiler would have to check that they do not
-overlap.
+16 pixels of a row at once, with selects in place of branches, so that the compiler vectorises the loop. It only does
+so where it can tell that no two accesses overlap: a tile's state is therefore one flat array, row by row and in a row
+plane by plane, indexed by unsigned numbers (signed ones may be negative, which counts from the end). With a 3D array
+the same loops take ten times as long.
 
     alpha_i = min(0.999, o_i exp(-sigma_i))      T_i = prod_{j<i} (1 - alpha_j)      colour = sum_i alpha_i T_i c_i
 
@@ -40,14 +41,16 @@ from movies.rendering.cpu_projection import (
     B,
 )
 
-# Planes of a tile's state. LAST is the place in the tile's list of the last splat drawn, -1 for none; as a float32 it
-# is exact up to 16.7 million splats in one tile. T is negated once the pixel is finished.
-T, LAST, CR, CG, CB, CZ = range(6)
-FORWARD_PLANES = 6
-# In the backward pass C* are the loss's gradients and BEHIND what the loss says of all that is seen through a splat.
-BEHIND, BACKWARD_PLANES = 6, 7
+# Planes of a row. LAST is the place in the tile's list of the last splat drawn, -1 for none; as a float32 it is exact
+# up to 16.7 million splats in one tile. T is negated once the pixel is finished. In the backward pass C* are the loss's
+# gradients and BEHIND what the loss says of all that is seen through a splat.
+T, LAST, CR, CG, CB, CZ, BEHIND = range(7)
+FORWARD_PLANES, BACKWARD_PLANES = 6, 7
 # A splat's own sums over the rows of a tile: d loss / d sigma times 1, dy, dy^2, and its weight times each gradient.
+# They are an array of their own, which the compiler can tell from the state by one comparison.
 S0, SY, SYY, SR, SG, SB, SZ = range(7)
+NUM_SUMS = 7
+WIDE = np.uint64(TILE)
 
 ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)
 ALPHA_MAX, T_MIN = np.float32(0.999), np.float32(1e-4)
@@ -70,6 +73,18 @@ def _exp_neg(sigma):
 
 
 @kernel()
+def _row(y, planes):
+    """Where row y of a state begins."""
+    return np.uint64(y) * np.uint64(planes * TILE)
+
+
+@kernel()
+def _at(i, plane):
+    """The place, `plane` planes on from i."""
+    return i + np.uint64(plane * TILE)
+
+
+@kernel()
 def _draw(state, y0, y1, left, top, row, place):
     """Composite one splat over rows y0..y1 of the tile whose corner is (left, top)."""
     mx, my, a, b, c = row[MX], row[MY], row[A0], row[B], row[C0]
@@ -78,47 +93,42 @@ def _draw(state, y0, y1, left, top, row, place):
     for y in range(y0, y1):
         dy = my - (top + np.float32(y) + HALF)
         bdy, cdy = b * dy, c * dy * dy
-        for x in range(TILE):
+        start = _row(y, FORWARD_PLANES)
+        for x in range(WIDE):
+            i = start + x
             dx = mx - (left + np.float32(np.int32(x)) + HALF)
             sigma = (a * dx + bdy) * dx + cdy
             alpha = min(ALPHA_MAX, opacity * _exp_neg(sigma))
-            t = state[y, T, x]
+            t = state[_at(i, T)]
             t_next = t * (ONE - alpha)
             seen = (sigma >= ZERO) & (sigma <= sigma_max) & (t > ZERO)
             drawn = seen & (t_next > T_MIN)
             weight = alpha * t if drawn else ZERO
-            state[y, CR, x] += weight * red
-            state[y, CG, x] += weight * green
-            state[y, CB, x] += weight * blue
-            state[y, CZ, x] += weight * depth
-            state[y, LAST, x] = place if drawn else state[y, LAST, x]
-            state[y, T, x] = t_next if drawn else (-t if seen else t)
+            state[_at(i, CR)] += weight * red
+            state[_at(i, CG)] += weight * green
+            state[_at(i, CB)] += weight * blue
+            state[_at(i, CZ)] += weight * depth
+            state[_at(i, LAST)] = place if drawn else state[_at(i, LAST)]
+            state[_at(i, T)] = t_next if drawn else (-t if seen else t)
 
 
 @kernel()
-def _rows_open(state, first, last):
+def _rows_open(grid, first, last):
     """The range of rows with an unfinished pixel, within first..last."""
-    while first < last and state[first, T].max() <= ZERO:
+    while first < last and grid[first, T].max() <= ZERO:
         first += 1
-    while first < last and state[last - 1, T].max() <= ZERO:
+    while first < last and grid[last - 1, T].max() <= ZERO:
         last -= 1
     return first, last
 
 
 @kernel()
-def _clear(state, rows):
-    state[:] = ZERO
-    state[:rows, T] = ONE
-    state[:, LAST] = -ONE
-
-
-@kernel()
-def _draw_list(state, rows, rects, ids, left, top, height):
+def _draw_list(state, grid, rows, rects, ids, left, top, height):
     """Composite a tile's whole list, or as much of it as shows."""
     first, last = 0, height
     for i in range(len(ids)):
         if i % CHECK_EVERY == CHECK_EVERY - 1:
-            first, last = _rows_open(state, first, last)
+            first, last = _rows_open(grid, first, last)
             if first >= last:
                 break
         k = ids[i]
@@ -127,27 +137,35 @@ def _draw_list(state, rows, rects, ids, left, top, height):
             _draw(state, y0, y1, np.float32(left), np.float32(top), rows[k], np.float32(i))
 
 
+@kernel()
+def _corner(tile, tiles_x, height, width):
+    """A tile's left, top, and how many of its rows and columns are in the picture."""
+    left, top = TILE * (tile % tiles_x), TILE * (tile // tiles_x)
+    return left, top, min(TILE, height - top), min(TILE, width - left)
+
+
 @kernel(parallel=True)
 def rasterize(rows, rects, tile_starts, ids, tiles_x, tiles, workers, colors, depths, transmittances, lasts):
     """Fill colors [I, 3, H, W], depths (accumulated), transmittances and lasts [I, H, W]."""
     images, height, width = depths.shape
     for worker in prange(workers):
-        state = np.empty((TILE, FORWARD_PLANES, TILE), np.float32)
+        state = np.empty(TILE * FORWARD_PLANES * TILE, np.float32)
+        grid = state.reshape((TILE, FORWARD_PLANES, TILE))
         for job in range(worker, images * tiles, workers):
-            image, tile = job // tiles, job % tiles
-            left, top = TILE * (tile % tiles_x), TILE * (tile // tiles_x)
-            high, wide = min(TILE, height - top), min(TILE, width - left)
-            _clear(state, high)
-            state[:, T, wide:] = ZERO
-            _draw_list(state, rows, rects, ids[tile_starts[job] : tile_starts[job + 1]], left, top, high)
+            image = job // tiles
+            left, top, high, wide = _corner(job % tiles, tiles_x, height, width)
+            grid[:] = ZERO
+            grid[:, LAST] = -ONE
+            grid[:, T, :wide] = ONE  # beside the picture nothing is open
+            _draw_list(state, grid, rows, rects, ids[tile_starts[job] : tile_starts[job + 1]], left, top, high)
             for y in range(high):
                 for x in range(wide):
-                    colors[image, 0, top + y, left + x] = state[y, CR, x]
-                    colors[image, 1, top + y, left + x] = state[y, CG, x]
-                    colors[image, 2, top + y, left + x] = state[y, CB, x]
-                    depths[image, top + y, left + x] = state[y, CZ, x]
-                    transmittances[image, top + y, left + x] = abs(state[y, T, x])
-                    lasts[image, top + y, left + x] = state[y, LAST, x]
+                    colors[image, 0, top + y, left + x] = grid[y, CR, x]
+                    colors[image, 1, top + y, left + x] = grid[y, CG, x]
+                    colors[image, 2, top + y, left + x] = grid[y, CB, x]
+                    depths[image, top + y, left + x] = grid[y, CZ, x]
+                    transmittances[image, top + y, left + x] = abs(grid[y, T, x])
+                    lasts[image, top + y, left + x] = grid[y, LAST, x]
 
 
 @kernel()
@@ -163,45 +181,47 @@ def _undraw(state, sums, y0, y1, left, top, row, place):
     for y in range(y0, y1):
         dy = my - (top + np.float32(y) + HALF)
         bdy, cdy = b * dy, c * dy * dy
-        for x in range(TILE):
+        start = _row(y, BACKWARD_PLANES)
+        for x in range(WIDE):
+            i = start + x
             dx = mx - (left + np.float32(np.int32(x)) + HALF)
             sigma = (a * dx + bdy) * dx + cdy
             bare = opacity * _exp_neg(sigma)
             alpha = min(ALPHA_MAX, bare)
-            drawn = (sigma >= ZERO) & (sigma <= sigma_max) & (place <= state[y, LAST, x])
+            drawn = (sigma >= ZERO) & (sigma <= sigma_max) & (place <= state[_at(i, LAST)])
             inverse = ONE / (ONE - alpha)
-            t, behind = state[y, T, x] * inverse, state[y, BEHIND, x]
+            t, behind = state[_at(i, T)] * inverse, state[_at(i, BEHIND)]
             weight = alpha * t if drawn else ZERO
-            vr, vg, vb, vz = state[y, CR, x], state[y, CG, x], state[y, CB, x], state[y, CZ, x]
+            vr, vg, vb, vz = state[_at(i, CR)], state[_at(i, CG)], state[_at(i, CB)], state[_at(i, CZ)]
             value = red * vr + green * vg + blue * vb + depth * vz
             v_sigma = bare * (inverse * behind - t * value) if drawn & (bare <= ALPHA_MAX) else ZERO
-            state[y, T, x] = t if drawn else state[y, T, x]
-            state[y, BEHIND, x] = behind + weight * value
-            sums[S0, x] += v_sigma
-            sums[SY, x] += v_sigma * dy
-            sums[SYY, x] += v_sigma * dy * dy
-            sums[SR, x] += weight * vr
-            sums[SG, x] += weight * vg
-            sums[SB, x] += weight * vb
-            sums[SZ, x] += weight * vz
+            state[_at(i, T)] = t if drawn else state[_at(i, T)]
+            state[_at(i, BEHIND)] = behind + weight * value
+            sums[_at(x, S0)] += v_sigma
+            sums[_at(x, SY)] += v_sigma * dy
+            sums[_at(x, SYY)] += v_sigma * dy * dy
+            sums[_at(x, SR)] += weight * vr
+            sums[_at(x, SG)] += weight * vg
+            sums[_at(x, SB)] += weight * vb
+            sums[_at(x, SZ)] += weight * vz
 
 
 @kernel()
-def _write_gradient(slot_grad, sums, left, mx):
-    """Sum over the tile's columns, where dx is constant, into one splat's gradient in this tile."""
-    slot_grad[:] = ZERO
-    for x in range(TILE):
+def _write_gradient(slot_grads, slot, sums, left, mx):
+    """Sum over the tile's columns, where dx is constant, into one splat's gradient in this tile; clear the sums."""
+    g0, gx, gy, gxx, gxy, gyy = ZERO, ZERO, ZERO, ZERO, ZERO, ZERO
+    red, green, blue, depth = ZERO, ZERO, ZERO, ZERO
+    for x in range(WIDE):
         dx = mx - (left + np.float32(np.int32(x)) + HALF)
-        slot_grad[G0] += sums[S0, x]
-        slot_grad[GX] += sums[S0, x] * dx
-        slot_grad[GY] += sums[SY, x]
-        slot_grad[GXX] += sums[S0, x] * dx * dx
-        slot_grad[GXY] += sums[SY, x] * dx
-        slot_grad[GYY] += sums[SYY, x]
-        slot_grad[GRED] += sums[SR, x]
-        slot_grad[GGREEN] += sums[SG, x]
-        slot_grad[GBLUE] += sums[SB, x]
-        slot_grad[GDEPTH] += sums[SZ, x]
+        s0, sy = sums[_at(x, S0)], sums[_at(x, SY)]
+        g0, gx, gxx = g0 + s0, gx + s0 * dx, gxx + s0 * dx * dx
+        gy, gxy, gyy = gy + sy, gxy + sy * dx, gyy + sums[_at(x, SYY)]
+        red, green = red + sums[_at(x, SR)], green + sums[_at(x, SG)]
+        blue, depth = blue + sums[_at(x, SB)], depth + sums[_at(x, SZ)]
+    grad = slot_grads[slot]
+    grad[G0], grad[GX], grad[GY], grad[GXX], grad[GXY], grad[GYY] = g0, gx, gy, gxx, gxy, gyy
+    grad[GRED], grad[GGREEN], grad[GBLUE], grad[GDEPTH] = red, green, blue, depth
+    sums[:] = ZERO
 
 
 @kernel()
@@ -212,17 +232,13 @@ def _slot(rects, slots, k, left, top):
 
 
 @kernel()
-def _undraw_list(state, sums, rows, rects, ids, left, top, height, slots, slot_grads):
-    """Walk back over a tile's list; splats behind the last one drawn get a gradient of zero."""
-    deepest = np.int64(state[:height, LAST].max())
-    for i in range(deepest + 1, len(ids)):
-        slot_grads[_slot(rects, slots, ids[i], left, top)] = ZERO
+def _undraw_list(state, sums, rows, rects, ids, deepest, left, top, height, slots, slot_grads):
+    """Walk back over a tile's list from the deepest splat drawn."""
     for i in range(deepest, -1, -1):
         k = ids[i]
         y0, y1 = max(0, rects[k, 2] - top), min(height, rects[k, 3] - top)
-        sums[:] = ZERO
         _undraw(state, sums, y0, y1, np.float32(left), np.float32(top), rows[k], np.float32(i))
-        _write_gradient(slot_grads[_slot(rects, slots, k, left, top)], sums, np.float32(left), rows[k, MX])
+        _write_gradient(slot_grads, _slot(rects, slots, k, left, top), sums, np.float32(left), rows[k, MX])
 
 
 @kernel(parallel=True)
@@ -230,25 +246,28 @@ def rasterize_vjp(
     rows, rects, tile_starts, ids, tiles_x, tiles, workers, transmittances, lasts, v_colors, v_depths, v_transmittances,
     slots, slot_grads,
 ):  # fmt: skip
-    """Fill slot_grads [pairs, GRAD] from the gradients of colors [I, 3, H, W], depths and transmittances [I, H, W]."""
+    """Fill slot_grads [pairs, GRAD] from the gradients of colors [I, 3, H, W], depths and transmittances [I, H, W].
+
+    What is not drawn is not written: slot_grads comes as zeros.
+    """
     _, height, width = v_depths.shape
     for worker in prange(workers):
-        state = np.zeros((TILE, BACKWARD_PLANES, TILE), np.float32)
-        sums = np.empty((SZ + 1, TILE), np.float32)
+        state = np.zeros(TILE * BACKWARD_PLANES * TILE, np.float32)
+        sums = np.zeros(NUM_SUMS * TILE, np.float32)
+        grid = state.reshape((TILE, BACKWARD_PLANES, TILE))
         for job in range(worker, len(tile_starts) - 1, workers):
-            image, tile = job // tiles, job % tiles
-            left, top = TILE * (tile % tiles_x), TILE * (tile // tiles_x)
-            high, wide = min(TILE, height - top), min(TILE, width - left)
-            state[:, LAST] = -ONE
+            image = job // tiles
+            left, top, high, wide = _corner(job % tiles, tiles_x, height, width)
+            grid[:, LAST] = -ONE
             for y in range(high):
                 for x in range(wide):
                     t = transmittances[image, top + y, left + x]
-                    state[y, T, x] = t
-                    state[y, BEHIND, x] = t * v_transmittances[image, top + y, left + x]
-                    state[y, LAST, x] = lasts[image, top + y, left + x]
-                    state[y, CR, x] = v_colors[image, 0, top + y, left + x]
-                    state[y, CG, x] = v_colors[image, 1, top + y, left + x]
-                    state[y, CB, x] = v_colors[image, 2, top + y, left + x]
-                    state[y, CZ, x] = v_depths[image, top + y, left + x]
-            own = ids[tile_starts[job] : tile_starts[job + 1]]
-            _undraw_list(state, sums, rows, rects, own, left, top, high, slots, slot_grads)
+                    grid[y, T, x] = t
+                    grid[y, BEHIND, x] = t * v_transmittances[image, top + y, left + x]
+                    grid[y, LAST, x] = lasts[image, top + y, left + x]
+                    grid[y, CR, x] = v_colors[image, 0, top + y, left + x]
+                    grid[y, CG, x] = v_colors[image, 1, top + y, left + x]
+                    grid[y, CB, x] = v_colors[image, 2, top + y, left + x]
+                    grid[y, CZ, x] = v_depths[image, top + y, left + x]
+            deepest, own = np.int64(grid[:, LAST].max()), ids[tile_starts[job] : tile_starts[job + 1]]
+            _undraw_list(state, sums, rows, rects, own, deepest, left, top, high, slots, slot_grads)
