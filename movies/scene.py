@@ -65,11 +65,12 @@ class Scene4D:
         after = torch.searchsorted(known, times).clamp(min=0, max=len(known) - 1)
         before = (after - 1).clamp(min=0)
         span = known[after] - known[before]
-        weight = torch.where(span > 0, (times - known[before]) / span.clamp(min=1e-12), torch.zeros_like(span))
+        weight = torch.where(span > 0, (times - known[before]) / span.clamp(min=1e-12), torch.ones_like(span))
         a, b, weight = self.moving[order[before]], self.moving[order[after]], weight[:, None, None]
         return Gaussians(
             torch.lerp(a.means, b.means, weight),
-            quaternion_lerp(a.quats, b.quats, weight),
+            # -q is the same rotation, but at a stored time what is stored is handed back as it is
+            torch.where(weight >= 1, b.quats, quaternion_lerp(a.quats, b.quats, weight)),
             torch.lerp(a.scales, b.scales, weight),
             torch.lerp(a.opacities, b.opacities, weight[..., 0]),
             torch.lerp(a.colors, b.colors, weight),
