@@ -17,7 +17,7 @@ from movies.model.embeddings import uv_embedding
 from movies.model.layers import LayerNorm
 
 HIDDEN = 32  # channels before a head's last 1x1 convolution, as published
-CHUNK_BYTES = 1 << 30  # what the full-resolution maps of one chunk of (time, frame) images may take
+CHUNK_BYTES = 1 << 28  # what the full-resolution maps of one chunk of (time, frame) images may take
 
 
 def normalise_tokens(levels: list[Tensor], num_special: int) -> tuple[Tensor, ...]:  # [B, V, P, 2D] -> [B, V, L, 2D]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from movies.cameras import Cameras
@@ -12,6 +13,7 @@ from movies.errors import InputError
 from movies.model import dpt
 from movies.model.config import ModelConfig
 from movies.model.dpt import DPTHead
+from movies.model.layers import attend
 from movies.model.network import MoVieS
 from movies.model.vggt import VGGT
 
@@ -170,6 +172,32 @@ def test_wrong_inputs_are_named(model, inputs):
         model.encode(images, cameras[:, :2], times)
     with pytest.raises(InputError, match="`times` must have shape"):
         model.decode(model.encode(images, cameras, times), targets[:1])
+
+
+@pytest.mark.parametrize("length", [5, 71])
+def test_attention_written_out_equals_torchs_own(generator, length):
+    q, k, v, weight = torch.randn(4, 2, 3, length, 8, generator=generator).bfloat16().unbind(0)
+    grads = []
+    for function in (attend, F.scaled_dot_product_attention):
+        leaves = [x.clone().requires_grad_() for x in (q, k, v)]
+        (function(*leaves) * weight).sum().backward()
+        grads.append([x.grad.float() for x in leaves])
+    for a, b in zip(*grads, strict=True):
+        # bf16 keeps 8 bits, and the two round at different places.
+        assert (a - b).abs().max() <= 0.03 * b.abs().max()
+
+
+@pytest.mark.gpu
+def test_forward_never_waits_for_the_device():
+    model = MoVieS(ModelConfig.preset("tiny")).cuda().eval()
+    cameras = Cameras(torch.eye(4).repeat(1, 4, 1, 1), torch.full((1, 4, 4), 0.5)).to("cuda")
+    images, times = torch.rand(1, 4, 3, 112, 112).cuda(), torch.rand(1, 4).cuda()
+    model(images, cameras, times, times)  # tables are made and kept here
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        model(images, cameras, times, times)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.gpu
