@@ -6,7 +6,8 @@ Besides what every dataset gives, any camera at any time can be rendered and any
 
 import zlib
 from collections.abc import Sequence as Indices
-from functools import cached_property
+from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from movies.data.synthetic_layout import CameraPath, draw_world
 from movies.data.synthetic_render import Rendered, affine_tables, apply_rows, render_worlds, visible
 from movies.data.synthetic_worlds import World
 from movies.errors import InputError
+from movies.geometry import unproject
 
 DIFFICULTY = {"easy": 0.0, "wide": 1.0}
 
@@ -58,25 +60,28 @@ def _fraction(seed: int) -> float:
     return zlib.crc32(f"static {seed}".encode()) / 2**32
 
 
+# Worlds are dropped again because training lists a hundred thousand sequences and reads each about once.
+_draw_recent = lru_cache(maxsize=64)(draw_world)
+
+
+@dataclass(frozen=True, slots=True)
 class SyntheticSequence:
     """One synthetic world: a Sequence, and more. Frame i is at time i / (num_frames - 1)."""
 
-    def __init__(
-        self,
-        seed: int,
-        image_size: tuple[int, int] = (56, 56),
-        num_frames: int = 24,
-        num_tracks: int = 512,
-        is_static: bool = False,
-        difficulty: float = 0.0,
-    ) -> None:
-        self.seed, self.image_size, self.num_frames, self.num_tracks = seed, image_size, num_frames, num_tracks
-        self.is_static, self.difficulty = is_static, difficulty
-        self.name = f"synthetic-{seed}-{difficulty:g}" + ("-static" if is_static else "")
+    seed: int
+    image_size: tuple[int, int] = (56, 56)  # (H, W)
+    num_frames: int = 24
+    num_tracks: int = 512
+    is_static: bool = False
+    difficulty: float = 0.0
 
-    @cached_property
+    @property
+    def name(self) -> str:
+        return f"synthetic-{self.seed}-{self.difficulty:g}" + ("-static" if self.is_static else "")
+
+    @property
     def _drawn(self) -> tuple[World, CameraPath]:
-        return draw_world(self.seed, self.difficulty, self.is_static)
+        return _draw_recent(self.seed, self.difficulty, self.is_static)
 
     @property
     def world(self) -> World:
@@ -139,9 +144,7 @@ class SyntheticSequence:
 
 def _surface(rendered: Rendered, cameras: Cameras) -> Tensor:  # [F, H, W, 3], NaN in the sky
     depth = torch.where(rendered.depth_mask, rendered.depth, torch.nan)
-    shape = (*depth.shape[:-2], *depth.shape[-2:])
-    unknown = torch.zeros(shape, dtype=torch.bool)
-    return Views(depth.new_zeros(*shape[:-2], 3, *shape[-2:]), cameras, depth[..., 0, 0], depth, unknown).points()
+    return unproject(depth, cameras.fxfycxcy, cameras.c2w)
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from movies.data.synthetic_worlds import FLOOR, ROOM_FACES, World
 from movies.geometry import pixel_grid, project
 
 NEAR = 1e-3
-_RAYS_AT_ONCE = {"cpu": 1 << 16, "cuda": 1 << 24}  # what stays in a core's cache; what fits a GPU
+_RAYS_AT_ONCE = {"cpu": 1 << 17, "cuda": 1 << 24}  # what stays in a core's cache; what fits a GPU
 # Three samples at different rows and columns of the pixel around its centre; the centre comes last, and gives geometry.
 _SAMPLES = ((0.36, 0.1), (-0.27, 0.27), (-0.1, -0.36), (0.0, 0.0))
 
