@@ -1,4 +1,7 @@
-"""Time to read synthetic clips on one thread, by the clock and of the core: `python tools/bench_synthetic.py [--scenes 20] [--device cpu]`."""
+"""Time to read synthetic clips on one thread, by the clock and of the core alone.
+
+`python tools/bench_synthetic.py [--scenes 24] [--device cpu]`
+"""
 
 import argparse
 import time
