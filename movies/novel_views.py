@@ -72,7 +72,7 @@ def scene_size(scene: Scene4D, longer_side: int | None = None) -> tuple[int, int
     height, width = scene.image_size
     if not height:  # square pixels: fx * W = fy * H
         fx, fy = scene.cameras.fxfycxcy[0, :2].tolist()
-        height, width = (VIEWING_SIZE, VIEWING_SIZE * fy / fx)
+        height, width, longer_side = 1.0, fy / fx, longer_side or VIEWING_SIZE
     enlarge = longer_side / max(height, width) if longer_side else 1.0
     return tuple(max(2, 2 * round(n * enlarge / 2)) for n in (height, width))
 

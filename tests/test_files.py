@@ -47,7 +47,7 @@ def test_an_error_leaves_no_folder(tmp_path, error):
 def test_a_place_that_cannot_be_written(tmp_path, place):
     (tmp_path / "file").write_text("x")
     with (
-        pytest.raises(InputError, match="cannot be written .* choose another folder"),
+        pytest.raises(InputError, match=r"cannot be written .* choose another folder"),
         replacing_folder(tmp_path / place),
     ):
         pass

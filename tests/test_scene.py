@@ -47,7 +47,7 @@ def test_at_stored_times_gives_what_is_stored(generator):
         assert len(now) == len(scene) == 9
         assert torch.equal(now.means[:5], scene.static.means)
         for name in ATTRIBUTES:
-            assert torch.allclose(getattr(now, name)[5:], getattr(scene.moving[k], name), atol=1e-6), name
+            assert torch.equal(getattr(now, name)[5:], getattr(scene.moving[k], name)), name
 
 
 def test_between_times_is_linear_and_outside_stands_still(generator):
@@ -115,7 +115,9 @@ def test_round_trip(tmp_path, generator):
     assert torch.equal(loaded.cameras.c2w, scene.cameras.c2w) and loaded.image_size == (24, 32)
 
     loaded.save(tmp_path / "b.safetensors")
-    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    again = Scene4D.load(tmp_path / "b.safetensors")
+    assert_equal(again.static, loaded.static)
+    assert_equal(again.moving, loaded.moving)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.safetensors", "b.safetensors"]
 
 
