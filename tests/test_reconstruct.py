@@ -1,0 +1,239 @@
+"""A clip to a scene and its files, with a network small enough for tests and random weights."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from movies import reconstruct as module
+from movies.camera_files import load_cameras
+from movies.cameras import Cameras
+from movies.clip import Clip
+from movies.errors import InputError
+from movies.geometry import project, quaternion_to_matrix, rigid
+from movies.model.config import ModelConfig
+from movies.model.network import MoVieS
+from movies.model.vggt import VGGT
+from movies.novel_views import psnr_of_views, render_video, scene_size
+from movies.reconstruct import choose_device, fit_resolution, network_unit, reconstruct, write_outputs
+from movies.scene import Scene4D
+from movies.video import read_frames, write_video
+
+CONFIG = ModelConfig(
+    image_size=28,
+    embed_dim=32,
+    num_heads=2,
+    vit_depth=1,
+    vit_num_heads=2,
+    aa_depth=4,
+    dpt_features=8,
+    dpt_out_channels=(8, 8, 8, 8),
+    dpt_layer_idx=(0, 1, 2, 3),
+    camera_trunk_depth=1,
+    camera_num_heads=2,
+)
+FILES = [
+    "cameras.json", "depth.mp4", "input.mp4", "motion.mp4", "novel_view.mp4", "overview.png", "scene.safetensors",
+    "summary.json", "tracks.npz",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def short_films(monkeypatch) -> None:
+    """Four novel views are as good as 48 for a test."""
+    monkeypatch.setattr(module, "NOVEL_FRAMES", 4)
+
+
+@pytest.fixture(scope="module")
+def models() -> tuple[MoVieS, VGGT]:
+    torch.manual_seed(0)
+    return MoVieS(CONFIG).eval(), VGGT(CONFIG).eval()
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Clip:
+    """Four frames of 40x64 without cameras."""
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    ramp = torch.linspace(0, 1, 64).expand(4, 3, 40, 64) * torch.linspace(0.5, 1, 4)[:, None, None, None]
+    write_video(path, ramp, fps=4)
+    return Clip.load(path)
+
+
+def posed(clip: Clip, step: float = 0.1) -> Clip:
+    """The clip with cameras of a world that is turned, moved and five times as large."""
+    turn = quaternion_to_matrix(torch.tensor([1.0, 0.3, -0.2, 0.5])).expand(4, 3, 3)
+    along = step * torch.arange(4.0)[:, None] * turn[:, :, 0]
+    c2w = rigid(turn, 5 * (along + torch.tensor([1.0, 2.0, 3.0])))
+    cameras = Cameras(c2w, torch.tensor([0.8, 1.28, 0.5, 0.5]).repeat(4, 1))
+    return replace(clip, views=replace(clip.views, cameras=cameras), has_cameras=True)
+
+
+def test_resolution_keeps_proportions_and_crops_the_rest(clip):
+    fitted = fit_resolution(posed(clip), 56, 14)
+    assert fitted.views.size == (28, 56)  # 40x64 is 35x56 there; the nearest multiples of the patch
+    # square pixels stay square: fx * W = fy * H
+    fx, fy, cx, cy = fitted.cameras.fxfycxcy[0].tolist()
+    assert fx * 56 == pytest.approx(fy * 28, rel=0.01)
+    assert (cx, cy) == (pytest.approx(0.5, abs=0.02), pytest.approx(0.5, abs=0.02))
+    assert fit_resolution(clip, 14, 14).views.size == (14, 14)
+
+
+@pytest.mark.parametrize("resolution", [7, 30])
+def test_resolution_that_does_not_fit(clip, resolution):
+    with pytest.raises(InputError, match=f"multiple of the patch size 14, got {resolution}; try"):
+        fit_resolution(clip, resolution, 14)
+
+
+def test_estimated_cameras_start_at_the_identity(clip, models):
+    result = reconstruct(clip, *models)
+    scene = result.scene
+    assert torch.allclose(scene.cameras.c2w[0], torch.eye(4), atol=1e-6)
+    assert result.scale == 1.0 and torch.equal(result.transform, torch.eye(4))
+    assert scene.image_size == result.clip.views.size == (14, 28)
+    assert torch.equal(scene.times, clip.times) and torch.equal(scene.view_times, clip.times)
+    assert 0 < len(scene) <= 4 * 14 * 28
+    assert set(result.seconds) == set(module.PHASES)
+    assert scene.at(0.5).means.isfinite().all()
+
+
+def test_given_cameras_come_back_in_their_own_world(clip, models):
+    given = posed(clip)
+    result = reconstruct(given, *models)
+    fitted = fit_resolution(given, 28, 14)
+    assert torch.allclose(result.scene.cameras.c2w, fitted.cameras.c2w, atol=1e-3)
+    assert torch.allclose(result.scene.cameras.fxfycxcy, fitted.cameras.fxfycxcy, atol=1e-5)
+    # what the first view sees lies before it in that world too
+    first = result.scene.cameras[0]
+    _, z = project(result.scene.at(0.0).means, first.fxfycxcy, first.c2w)
+    assert (z > 0).float().mean() > 0.9
+
+
+def test_the_picture_does_not_depend_on_the_given_world(clip, models):
+    """Turning and moving the user's world changes nothing but the world: the same pictures come out."""
+    model, _ = models
+    given = posed(clip)
+    canonical = given.canonical()
+    pictures = []
+    for each in (given, canonical):
+        result = reconstruct(each, model)
+        pictures.append(psnr_of_views(result.scene, result.clip.images, result.scene.cameras, result.scene.times))
+    assert torch.allclose(*pictures, atol=0.05)
+
+
+def test_unit_is_the_median_ratio_of_distances():
+    def line(positions) -> Cameras:
+        centers = torch.tensor([[x, 0.0, 0.0] for x in positions])
+        return Cameras(rigid(torch.eye(3).expand(len(centers), 3, 3), centers), torch.ones(len(centers), 4))
+
+    given = line([0, 1, 2, 3, 4])
+    assert network_unit(given, line([0, 0.5, 1, 1.5, 2])) == pytest.approx(0.5)
+    assert network_unit(given, line([0, 0.5, 1, 1.5, 9])) == pytest.approx(0.5)  # one camera is wrong
+    assert network_unit(line([0] * 5), given) == 1.0
+    assert network_unit(given, line([0] * 5)) == 1.0
+    assert network_unit(given, line([0, 0, 0, 0, 1])) == 1.0
+
+
+def test_cameras_that_cannot_be_had(clip, models):
+    model, _ = models
+    with pytest.raises(InputError, match="no cameras: give a VGGT"):
+        reconstruct(clip, model)
+    with pytest.raises(InputError, match="not finite"):
+        reconstruct(clip, model, lambda images: Prediction(float("nan")))
+
+
+class Prediction:
+    def __init__(self, value: float) -> None:
+        c2w = torch.eye(4).repeat(1, 4, 1, 1)
+        c2w[0, 2, 0, 3] = value
+        self.cameras = Cameras(c2w, torch.ones(1, 4, 4))
+
+
+def test_devices():
+    assert choose_device("cpu").type == "cpu" and choose_device("auto").type in ("cpu", "cuda")
+    with pytest.raises(InputError, match="unknown device 'tpu'"):
+        choose_device("tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="cuda is not available"):
+            choose_device("cuda")
+
+
+def test_every_file_is_written_and_finite(clip, models, tmp_path):
+    result = reconstruct(posed(clip), *models)
+    weights = {"movies": module.describe_weights(models[0], "random")}
+    summary = write_outputs(result, tmp_path / "out", weights)
+    out = tmp_path / "out"
+    assert sorted(p.name for p in out.iterdir()) == FILES
+    assert json.loads((out / "summary.json").read_text()) == summary
+    assert summary["scene_bytes"] == (out / "scene.safetensors").stat().st_size
+    assert np.isfinite(summary["input_psnr"]) and summary["frames"] == 4
+    assert len(summary["weights"]["movies"]["sha256"]) == 64
+    assert set(summary["seconds"]) == {*module.PHASES, "render", "write"}
+    scene = Scene4D.load(out / "scene.safetensors")
+    assert len(scene.static) == summary["num_static"] and len(scene.moving) == summary["num_moving"]
+    assert torch.allclose(load_cameras(out / "cameras.json").c2w, scene.cameras.c2w, atol=1e-5)
+    for name, count in (("input", 4), ("depth", 4), ("motion", 4), ("novel_view", 4)):
+        assert read_frames(out / f"{name}.mp4", 100).num_total == count
+    with np.load(out / "tracks.npz") as tracks:
+        assert np.isfinite(tracks["points"]).all() and tracks["points"].shape == (4, summary["num_tracks"], 3)
+    # tracks are in the scene's world: the first view sees those that start in it where they start
+    first = scene.cameras[0]
+    with np.load(out / "tracks.npz") as tracks:
+        own = tracks["query_views"] == 0
+        seen, _ = project(torch.from_numpy(tracks["points"][0][own]), first.fxfycxcy, first.c2w)
+        assert np.abs(seen.numpy() - tracks["query_positions"][own]).max() < 0.05
+
+
+def test_a_failure_leaves_nothing(clip, models, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "write_image", fail)
+    result = reconstruct(clip, *models)
+    with pytest.raises(KeyboardInterrupt):
+        write_outputs(result, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def scene_path(clip, models, tmp_path_factory):
+    path = tmp_path_factory.mktemp("scene") / "scene.safetensors"
+    reconstruct(clip, *models).scene.save(path)
+    return path
+
+
+def test_a_scene_is_rendered_along_a_path_and_from_a_file(scene_path, tmp_path):
+    out = tmp_path / "a.mp4"
+    render_video(scene_path, out, "orbit", frames=3, size=56)
+    assert read_frames(out, 9).images.shape == (3, 3, 28, 56)
+    from movies.camera_files import save_cameras
+
+    save_cameras(Scene4D.load(scene_path).cameras, tmp_path / "cameras.json")
+    render_video(scene_path, out, cameras=tmp_path / "cameras.json", time=0.5)
+    assert read_frames(out, 9).num_total == 4
+    render_video(scene_path, out, cameras=tmp_path / "cameras.json", frames=6)
+    assert read_frames(out, 9).num_total == 6
+
+
+def test_size_of_a_scene_that_does_not_know_its_own(scene_path):
+    scene = replace(Scene4D.load(scene_path), image_size=(0, 0))
+    assert scene_size(scene)[1] == 448 and scene_size(scene, 64)[1] == 64
+    assert all(n % 2 == 0 for n in scene_size(scene, 33))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"out": "a.txt"}, "videos are written as"),
+        ({"fps": 0}, "frames per second must be above 0"),
+        ({"size": 1}, "at least 2 pixels"),
+        ({"frames": 0}, "at least 1, got 0"),
+        ({"path": "loop"}, "unknown camera path"),
+        ({"cameras": "none.json"}, "no such camera file"),
+    ],
+)
+def test_rendering_what_does_not_fit(scene_path, tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        render_video(scene_path, **{"out": tmp_path / "a.mp4", **options})
+    assert not list(tmp_path.iterdir())
