@@ -11,8 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-CPU_PLAIN_TOKENS = 512  # beyond, the fused kernel is no slower, and keeps no weights
-
 
 class LayerNorm(nn.LayerNorm):
     """LayerNorm that computes and answers in float32, whatever the autocast or the weights' dtype."""
@@ -68,18 +66,6 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:  # [N, heads, L, D], [2, L, 2, D
     a, b = x.unflatten(-1, (2, 2, -1)).unbind(-2)  # [N, heads, L, 2, D/4]
     cos, sin = table
     return torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-2).flatten(-3)
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # [N, heads, L, D/heads] -> the same
-    """Scaled dot-product attention.
-
-    The backward pass of the CPU's fused kernel is up to nine times slower than the plain products for short sequences
-    (71 tokens in bf16: 37 ms against 4), so training on CPU takes those while their weights fit.
-    """
-    if q.device.type != "cpu" or not torch.is_grad_enabled() or q.shape[-2] > CPU_PLAIN_TOKENS:
-        return F.scaled_dot_product_attention(q, k, v)
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-    return scores.float().softmax(dim=-1).to(v.dtype) @ v
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # [N, heads, L, D] each -> [N, heads, L, D]
