@@ -17,12 +17,14 @@ CORE = [
     "pydantic>=2.7",
     "gsplat>=1.5.3",
 ]
+DATA = ["OpenEXR>=3.3", "h5py>=3.10"]  # raw formats of the public datasets
 EXTRAS = {
     # accelerate's DeepSpeed path asks for the metadata of transformers
     "train": ["accelerate>=1.15", "deepspeed>=0.19", "transformers>=5", "tensorboard>=2.17"],
+    "data": DATA,
     "view": ["viser>=1.1"],
     "hub": ["huggingface_hub>=1.0"],
-    "dev": ["pytest>=8", "pytest-timeout>=2.3", "ruff>=0.15", "scikit-image>=0.25"],
+    "dev": ["pytest>=8", "pytest-timeout>=2.3", "ruff>=0.15", "scikit-image>=0.25", *DATA],
 }
 
 setup(

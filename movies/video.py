@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from movies.errors import InputError
@@ -20,6 +21,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 WRITTEN_SUFFIXES = (".mp4", ".mov", ".mkv")
 FOLDER_FPS = 10.0  # a folder of images says nothing of its rate
 
+_ORIENTATION = 0x0112  # the EXIF tag
 # What ffmpeg says of a file that ends too early while it still exits with 0.
 _CUT_SHORT = re.compile(r"partial file|ended prematurely|Truncat", re.IGNORECASE)
 # Nine anchors from dark blue over green to dark red; in between linear. Even steps look even enough for depth.
@@ -75,6 +77,18 @@ def video_size(path: str | Path) -> tuple[int, int]:
     return frame.shape[0], frame.shape[1]
 
 
+def read_video_at(path: str | Path, indices: Iterable[int], fps: float) -> Tensor:  # [V, 3, H, W]
+    """Frames of a video of constant rate by their numbers, in any order; decoding starts near the first of them.
+
+    Raises InputError for frames that are not there.
+    """
+    wanted = torch.tensor(list(indices))
+    frames, place = wanted.unique(return_inverse=True)
+    first = int(frames[0])
+    start = max(0.0, (first - 0.5) / fps)  # half a frame early: rounding of time stamps cannot skip the frame
+    return _images(_decode(Path(path), frames - first, start))[place]
+
+
 def _images(frames: Iterable[np.ndarray]) -> Tensor:  # uint8 [H, W, 3] each -> [V, 3, H, W]
     return torch.stack([torch.from_numpy(f.copy()).permute(2, 0, 1).float() / 255 for f in frames])
 
@@ -119,10 +133,11 @@ def _reason(log: str) -> str:
     return re.sub(r"\[[^\]]*\]\s*", "", last).strip().rstrip(".")[-120:]
 
 
-def _decode(path: Path, indices: Tensor) -> Iterator[np.ndarray]:
-    """Frames [H, W, 3] uint8 at `indices`; ffmpeg drops the others, so they never reach this process."""
+def _decode(path: Path, indices: Tensor, start: float = 0.0) -> Iterator[np.ndarray]:
+    """Frames [H, W, 3] uint8 at `indices` counted from `start` seconds; ffmpeg drops the others on its side."""
     wanted = "+".join(f"eq(n\\,{i})" for i in indices.tolist())
-    command = [ffmpeg_path(), "-nostdin", "-v", "error", "-i", str(path), "-map", "0:v:0", "-vf", f"select={wanted}"]
+    command = [ffmpeg_path(), "-nostdin", "-v", "error", "-ss", f"{start:.6f}", "-i", str(path), "-map", "0:v:0"]
+    command += ["-vf", f"select={wanted}"]
     command += ["-fps_mode", "passthrough", "-frames:v", str(len(indices)), "-f", "image2pipe", "-pix_fmt", "rgb24"]
     done = 0
     with _running([*command, "-vcodec", "ppm", "-"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
@@ -181,19 +196,63 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
 
 
-def read_image(path: str | Path) -> Tensor:  # [3, H, W] in [0, 1]
-    """Read one picture: turned as its EXIF tag says, grey and palette to RGB, alpha over black, 16 bits kept."""
-    from PIL import Image, ImageOps
+def read_image(path: str | Path, short_side: int = 0) -> Tensor:  # [3, H, W] in [0, 1]
+    """Read one picture: turned as its EXIF tag says, grey and palette to RGB, alpha over black, 16 bits kept.
+
+    With `short_side` a larger picture is made smaller while it is decoded (`scaled_size`), which is faster.
+    """
+    from PIL import ImageOps
+
+    with _opened(path) as file:
+        size = scaled_size((file.height, file.width), short_side)
+        file.draft("RGB", size[::-1])  # JPEG only: decodes at a half, a quarter or an eighth
+        pixels = _rgb(ImageOps.exif_transpose(file))
+        turned = file.getexif().get(_ORIENTATION, 1) >= 5  # by a quarter
+    image = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    return _shrunk(image, size[::-1] if turned else size)
+
+
+def scaled_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
+    """(height, width) whose shorter side is `short_side`; the size itself where it is smaller, or `short_side` 0."""
+    factor = short_side / min(size)
+    return size if short_side == 0 or factor >= 1 else (round(size[0] * factor), round(size[1] * factor))
+
+
+def _shrunk(image: Tensor, size: tuple[int, int]) -> Tensor:  # [3, H, W] -> [3, *size]
+    if size == tuple(image.shape[1:]):
+        return image
+    small = F.interpolate(image[None], size, mode="bilinear", antialias=True, align_corners=False)[0]
+    return small.clamp(0, 1)
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) from a picture's header, nothing decoded."""
+    with _opened(path) as file:
+        return file.height, file.width
+
+
+def read_gray16(path: str | Path) -> np.ndarray:  # [H, W] uint16
+    """The numbers of a 16-bit grey PNG as they are stored. Raises InputError for any other kind of picture."""
+    with _opened(path) as file:
+        if not file.mode.startswith("I"):
+            raise InputError(f"{path}: a 16-bit grey picture is needed, this one is {file.mode}")
+        return np.asarray(file).astype(np.uint16, copy=False)
+
+
+@contextmanager
+def _opened(path: str | Path):
+    """A Pillow picture; what goes wrong in the block is told as InputError."""
+    from PIL import Image
 
     try:
         with Image.open(path) as file:
-            picture = ImageOps.exif_transpose(file)
-            pixels = _rgb(picture)
+            yield file
+    except InputError:
+        raise
     except (OSError, SyntaxError, ValueError) as error:
         if isinstance(error, FileNotFoundError):
             raise InputError(f"{path}: no such file") from error
         raise InputError(f"{path}: cannot be read as a picture; save it again or take it out") from error
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def _rgb(picture) -> np.ndarray:  # [H, W, 3] float32 in [0, 1]
