@@ -52,8 +52,7 @@ def render(
     flat_cameras = cameras.reshape(prod(gaussians.shape), views)  # [S, C]
     rasterize = _load_backend(_choose_backend(backend, gaussians, cameras))
     colors, alphas, depths = rasterize(scenes, flat_cameras, height, width)  # [S, C, 3 | 1 | 1, H, W]
-    lead = cameras.shape
-    images, alphas, depths = (x.reshape(*lead, -1, height, width) for x in (colors, alphas, depths))
+    images, alphas, depths = (x.reshape(*cameras.shape, *x.shape[2:]) for x in (colors, alphas, depths))
     if background is not None:
         images = images + (1 - alphas) * _background(background, cameras)
     # Where nothing is seen both are 0; the floor is gsplat's.

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from movies.cameras import Cameras
+from movies.errors import InputError
 from movies.gaussians import Gaussians
 from movies.rendering import cpu_binning as binning
 from movies.rendering import cpu_projection as projection
@@ -23,6 +24,7 @@ from movies.rendering.cpu_jit import exclusive
 # Pictures are worked on together until they hold this many splats: small ones share one start of the threads, and
 # scratch memory (52 bytes a splat) does not grow with the number of pictures.
 SPLATS_AT_ONCE = 1 << 20
+MAX_SIDE = np.iinfo(np.int16).max  # rects are int16
 SPLATS_PER_CHUNK, MAX_CHUNKS = 4096, 64
 
 
@@ -32,7 +34,12 @@ def rasterize(
     height: int,
     width: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Colours [S, C, 3, H, W], alphas and accumulated depths [S, C, 1, H, W], without a background."""
+    """Colours [S, C, 3, H, W], alphas and accumulated depths [S, C, 1, H, W], without a background.
+
+    Raises InputError for pictures of more than 32767 pixels a side.
+    """
+    if max(height, width) > MAX_SIDE:
+        raise InputError(f"the CPU rasteriser draws at most {MAX_SIDE} pixels a side, got {height} x {width}")
     packed = _pack_cameras(cameras, height, width)
     g = gaussians
     outputs = _Rasterize.apply(g.means, g.quats, g.scales, g.opacities, g.colors, packed, height, width)
@@ -68,7 +75,7 @@ class _Job:
         num_scenes, views, _ = cameras.shape
         self.num = inputs[0].shape[1]
         self.gaussians = tuple(_numpy(x).reshape(num_scenes * self.num, *x.shape[2:]) for x in inputs)
-        self.cameras = _numpy(cameras).reshape(num_scenes * views, -1)
+        self.cameras = _numpy(cameras).reshape(num_scenes * views, cameras.shape[-1])
         self.scene_of = np.repeat(np.arange(num_scenes), views)  # [I]
         self.height, self.width = height, width
         self.tiles_x = -(-width // binning.TILE)

@@ -16,9 +16,12 @@ from numba import prange
 
 from movies.rendering.cpu_jit import kernel
 
-# Columns of a splat's row. A0 and C0 are halved, so that sigma = A0 dx^2 + B dx dy + C0 dy^2.
+# Columns of a splat's row. With the inverse covariance [[a, b], [b, c]] they are A = a / 2, SLANT = b / a and
+# D = (c - b^2 / a) / 2, so that sigma = A (dx + SLANT dy)^2 + D dy^2: a sum of squares, where the usual form cancels
+# for needles, down to the negative values that gsplat has to skip. (Whoever changes a column must also save
+# cpu_raster.py: its kernels on disk hold these numbers.)
 ROW = 11
-MX, MY, A0, B, C0, OPACITY, SIGMA_MAX, RED, GREEN, BLUE, DEPTH = range(ROW)
+MX, MY, A, SLANT, D, OPACITY, SIGMA_MAX, RED, GREEN, BLUE, DEPTH = range(ROW)
 # Columns of a splat's gradient in one tile: moments of d loss / d sigma over the pixels, then colours and depth.
 GRAD = 10
 G0, GX, GY, GXX, GXY, GYY, GRED, GGREEN, GBLUE, GDEPTH = range(GRAD)
@@ -118,11 +121,16 @@ def _image_axes(jacobian, m):
 
 @kernel()
 def _covariance(a):
-    """A A^T + 0.3 I as xx, xy, yy."""
-    xx = a[0] * a[0] + a[1] * a[1] + a[2] * a[2] + BLUR
+    """A A^T + 0.3 I as xx, xy, yy, and its determinant.
+
+    |row x row|^2 is the determinant without the blur: for needles xx yy - xy^2 would lose most of its bits.
+    """
+    xx = a[0] * a[0] + a[1] * a[1] + a[2] * a[2]
     xy = a[0] * a[3] + a[1] * a[4] + a[2] * a[5]
-    yy = a[3] * a[3] + a[4] * a[4] + a[5] * a[5] + BLUR
-    return xx, xy, yy
+    yy = a[3] * a[3] + a[4] * a[4] + a[5] * a[5]
+    c0, c1, c2 = a[1] * a[5] - a[2] * a[4], a[2] * a[3] - a[0] * a[5], a[0] * a[4] - a[1] * a[3]
+    det = c0 * c0 + c1 * c1 + c2 * c2 + BLUR * (xx + yy + BLUR)
+    return xx + BLUR, xy, yy + BLUR, det
 
 
 @kernel()
@@ -148,25 +156,25 @@ def _pixel_span(center, radius, size):
 
 @kernel()
 def _splat(means, quats, scales, g, camera):
-    """Depth, centre and covariance of a sound Gaussian; depth 0 where it is not between near and far."""
+    """Depth, centre, covariance and its determinant; depth 0 where it is not between near and far."""
     rotation, translation, intrinsics, limits = camera
     x, y, z = _to_camera(means, g, rotation, translation)
     if not (z >= NEAR and z <= FAR):
-        return ZERO, ZERO, ZERO, ONE, ZERO, ONE
+        return ZERO, ZERO, ZERO, ONE, ZERO, ONE, ONE
     w, qx, qy, qz, _ = _unit_quat(quats, g)
     scale = (scales[g, 0], scales[g, 1], scales[g, 2])
     m = _scale_columns(_mul(rotation, _rotation(w, qx, qy, qz)), scale)
-    xx, xy, yy = _covariance(_image_axes(_jacobian(x, y, z, intrinsics, limits), m))
+    xx, xy, yy, det = _covariance(_image_axes(_jacobian(x, y, z, intrinsics, limits), m))
     mx = intrinsics[0] * x / z + intrinsics[2]
     my = intrinsics[1] * y / z + intrinsics[3]
-    return z, mx, my, xx, xy, yy
+    return z, mx, my, xx, xy, yy, det
 
 
 @kernel()
-def _write_row(rows, k, splat, inverse_det, sigma_max):
-    z, mx, my, xx, xy, yy = splat
+def _write_row(rows, k, splat, sigma_max):
+    z, mx, my, _, xy, yy, det = splat
     rows[k, MX], rows[k, MY], rows[k, DEPTH] = mx, my, z
-    rows[k, A0], rows[k, B], rows[k, C0] = HALF * yy * inverse_det, -xy * inverse_det, HALF * xx * inverse_det
+    rows[k, A], rows[k, SLANT], rows[k, D] = HALF * yy / det, -xy / yy, HALF / yy
     rows[k, SIGMA_MAX] = sigma_max
 
 
@@ -188,8 +196,7 @@ def project(gaussians, num, cams, scene_of, width, height, chunks, rows, rects):
             if not _is_sound(means, quats, scales, opacities, colors, g):
                 continue
             splat = _splat(means, quats, scales, g, camera)
-            z, mx, my, xx, xy, yy = splat
-            det = xx * yy - xy * xy
+            z, mx, my, xx, _, yy, det = splat
             if z == ZERO or not (det > ZERO and det < HUGE):
                 continue
             sigma_max = np.float32(math.log(opacities[g] * INVERSE_THRESHOLD))
@@ -199,7 +206,7 @@ def project(gaussians, num, cams, scene_of, width, height, chunks, rows, rects):
             if x0 >= x1 or y0 >= y1:
                 continue
             rects[k, 0], rects[k, 1], rects[k, 2], rects[k, 3] = x0, x1, y0, y1
-            _write_row(rows, k, splat, ONE / det, sigma_max)
+            _write_row(rows, k, splat, sigma_max)
             rows[k, OPACITY] = opacities[g]
             rows[k, RED], rows[k, GREEN], rows[k, BLUE] = colors[g, 0], colors[g, 1], colors[g, 2]
 
@@ -223,9 +230,17 @@ def _is_drawn(total):
 
 
 @kernel()
-def _covariance_vjp(a0, b, c0, total):
-    """d loss / d covariance (xx, xy, yy of the symmetric matrix) = -P G P, with P the conic and G its gradient."""
-    p, q, r = a0 + a0, b, c0 + c0
+def _inverse_covariance(row):
+    """a, b, c of a splat's row."""
+    a = TWO * row[A]
+    b = a * row[SLANT]
+    return a, b, TWO * row[D] + b * row[SLANT]
+
+
+@kernel()
+def _covariance_vjp(inverse, total):
+    """d loss / d covariance (its xx, xy, yy) = -P G P, with P its inverse and G the gradient of P."""
+    p, q, r = inverse
     gxx, gxy, gyy = HALF * total[GXX], HALF * total[GXY], HALF * total[GYY]
     t0, t1 = gxx * p + gxy * q, gxx * q + gxy * r
     t2, t3 = gxy * p + gyy * q, gxy * q + gyy * r
@@ -299,7 +314,8 @@ def _splat_vjp(means, quats, scales, g, camera, row, total, v_means, v_quats, v_
     wq, xq, yq, zq, _ = _unit_quat(quats, g)
     m = _scale_columns(_mul(rotation, _rotation(wq, xq, yq, zq)), (scales[g, 0], scales[g, 1], scales[g, 2]))
     a = _image_axes(jacobian, m)
-    vxx, vxy, vyy = _covariance_vjp(row[A0], row[B], row[C0], total)
+    inverse = _inverse_covariance(row)
+    vxx, vxy, vyy = _covariance_vjp(inverse, total)
     v_a = (
         *(TWO * (vxx * a[0] + vxy * a[3]), TWO * (vxx * a[1] + vxy * a[4]), TWO * (vxx * a[2] + vxy * a[5])),
         *(TWO * (vxy * a[0] + vyy * a[3]), TWO * (vxy * a[1] + vyy * a[4]), TWO * (vxy * a[2] + vyy * a[5])),
@@ -311,8 +327,7 @@ def _splat_vjp(means, quats, scales, g, camera, row, total, v_means, v_quats, v_
         v_a[3] * m[3] + v_a[4] * m[4] + v_a[5] * m[5],
         v_a[3] * m[6] + v_a[4] * m[7] + v_a[5] * m[8],
     )
-    a2, b, c2 = row[A0] + row[A0], row[B], row[C0] + row[C0]
-    v_center = (a2 * total[GX] + b * total[GY], b * total[GX] + c2 * total[GY])
+    v_center = (inverse[0] * total[GX] + inverse[1] * total[GY], inverse[1] * total[GX] + inverse[2] * total[GY])
     v_point = _point_vjp(x, y, z, jacobian, v_j, v_center, total[GDEPTH], intrinsics, limits)
     for k in range(3):
         v_means[g, k] += rotation[k] * v_point[0] + rotation[3 + k] * v_point[1] + rotation[6 + k] * v_point[2]

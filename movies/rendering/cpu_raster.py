@@ -18,9 +18,7 @@ from numba import prange
 from movies.rendering.cpu_binning import TILE
 from movies.rendering.cpu_jit import kernel
 from movies.rendering.cpu_projection import (
-    A0,
     BLUE,
-    C0,
     DEPTH,
     G0,
     GBLUE,
@@ -38,7 +36,9 @@ from movies.rendering.cpu_projection import (
     OPACITY,
     RED,
     SIGMA_MAX,
-    B,
+    SLANT,
+    A,
+    D,
 )
 
 # Planes of a row. LAST is the place in the tile's list of the last splat drawn, -1 for none; as a float32 it is exact
@@ -65,7 +65,7 @@ CHECK_EVERY = 32  # splats between looks at which rows are finished
 def _exp_neg(sigma):
     """exp(-sigma) to about 2e-7, as 2^n times a polynomial (Taylor's on [-1/2, 1/2]); the C library's is a call and
     would keep the loop from being vectorised."""
-    x = -min(max(sigma, ZERO), SIGMA_CAP) * LOG2E
+    x = -min(sigma, SIGMA_CAP) * LOG2E
     n = np.int32(x - HALF)
     f = x - np.float32(n)
     p = ONE + f * (E1 + f * (E2 + f * (E3 + f * (E4 + f * (E5 + f * E6)))))
@@ -87,21 +87,21 @@ def _at(i, plane):
 @kernel()
 def _draw(state, y0, y1, left, top, row, place):
     """Composite one splat over rows y0..y1 of the tile whose corner is (left, top)."""
-    mx, my, a, b, c = row[MX], row[MY], row[A0], row[B], row[C0]
+    mx, my, a, slant, d = row[MX], row[MY], row[A], row[SLANT], row[D]
     opacity, sigma_max = row[OPACITY], row[SIGMA_MAX]
     red, green, blue, depth = row[RED], row[GREEN], row[BLUE], row[DEPTH]
     for y in range(y0, y1):
         dy = my - (top + np.float32(y) + HALF)
-        bdy, cdy = b * dy, c * dy * dy
+        shift, least = mx + slant * dy, d * dy * dy
         start = _row(y, FORWARD_PLANES)
         for x in range(WIDE):
             i = start + x
-            dx = mx - (left + np.float32(np.int32(x)) + HALF)
-            sigma = (a * dx + bdy) * dx + cdy
+            along = shift - (left + np.float32(np.int32(x)) + HALF)
+            sigma = a * along * along + least
             alpha = min(ALPHA_MAX, opacity * _exp_neg(sigma))
             t = state[_at(i, T)]
             t_next = t * (ONE - alpha)
-            seen = (sigma >= ZERO) & (sigma <= sigma_max) & (t > ZERO)
+            seen = (sigma <= sigma_max) & (t > ZERO)
             drawn = seen & (t_next > T_MIN)
             weight = alpha * t if drawn else ZERO
             state[_at(i, CR)] += weight * red
@@ -175,20 +175,20 @@ def _undraw(state, sums, y0, y1, left, top, row, place):
     The loss changes with alpha by T (c . v) - behind / (1 - alpha). A clamped alpha passes nothing on to sigma and
     opacity.
     """
-    mx, my, a, b, c = row[MX], row[MY], row[A0], row[B], row[C0]
+    mx, my, a, slant, d = row[MX], row[MY], row[A], row[SLANT], row[D]
     opacity, sigma_max = row[OPACITY], row[SIGMA_MAX]
     red, green, blue, depth = row[RED], row[GREEN], row[BLUE], row[DEPTH]
     for y in range(y0, y1):
         dy = my - (top + np.float32(y) + HALF)
-        bdy, cdy = b * dy, c * dy * dy
+        shift, least = mx + slant * dy, d * dy * dy
         start = _row(y, BACKWARD_PLANES)
         for x in range(WIDE):
             i = start + x
-            dx = mx - (left + np.float32(np.int32(x)) + HALF)
-            sigma = (a * dx + bdy) * dx + cdy
+            along = shift - (left + np.float32(np.int32(x)) + HALF)
+            sigma = a * along * along + least
             bare = opacity * _exp_neg(sigma)
             alpha = min(ALPHA_MAX, bare)
-            drawn = (sigma >= ZERO) & (sigma <= sigma_max) & (place <= state[_at(i, LAST)])
+            drawn = (sigma <= sigma_max) & (place <= state[_at(i, LAST)])
             inverse = ONE / (ONE - alpha)
             t, behind = state[_at(i, T)] * inverse, state[_at(i, BEHIND)]
             weight = alpha * t if drawn else ZERO
