@@ -35,7 +35,8 @@ def read_toml(path: str | Path, model: type[Model]) -> Model:
 
 
 def _first_mistake(error: ValidationError, model: type[Section]) -> str:
-    mistake = error.errors()[0]
+    # A misspelt key is also a missing one: the unknown key is the one to name.
+    mistake = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     location = [part for part in mistake["loc"] if not (isinstance(part, str) and "[" in part)]
     key = ".".join(map(str, location)) or "(top level)"
     if mistake["type"] == "extra_forbidden":

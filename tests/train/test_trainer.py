@@ -1,0 +1,158 @@
+"""The trainer end to end: it learns, resumes to the bit, stops cleanly, and keeps what is not finite out."""
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from movies.errors import InputError
+from movies.model.network import MoVieS
+from movies.train.trainer import MAX_SKIPPED_IN_A_ROW, StageRun, train
+
+
+def weights(out, stage):
+    return load_file(out / stage / "model.safetensors")
+
+
+def events(out, stage, kind):
+    lines = (out / stage / "log.jsonl").read_text().splitlines()
+    return [event for event in map(json.loads, lines) if event["event"] == kind]
+
+
+def assert_equal(a, b):
+    assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_folder_runs_in_order_each_stage_from_the_one_before(stages, tmp_path):
+    out = tmp_path / "out"
+    assert train(stages(), out, max_steps=2, device="cpu") == f"trained a, b into {out}"
+    model = MoVieS.from_pretrained(out / "b" / "model.safetensors")
+    assert model.config.patch_size == 7
+    # MoVieS started from VGGT: two steps of 5e-4 have not moved it far
+    theirs, own = weights(out, "a"), weights(out, "b")
+    name = "frame_blocks.0.attn.qkv.weight"
+    assert (theirs[f"aggregator.{name}"] - own[f"backbone.{name}"]).abs().max() < 2e-3
+    (validation,) = events(out, "b", "validation")
+    assert {"loss", "depth", "motion", "mse", "ssim", "psnr", "absrel", "motion_error"} <= validation.keys()
+    assert len(events(out, "b", "train")) == 2 and events(out, "a", "finished")[0]["step"] == 2
+    before = (out / "b" / "model.safetensors").stat().st_mtime_ns
+    train(stages(), out, resume=True, device="cpu")  # all finished: nothing happens
+    assert (out / "b" / "model.safetensors").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("optim", ["", "ema = 0.9\naccumulation = 2\nwarmup = 2\nclip = 0.1"])
+def test_a_run_killed_and_resumed_equals_an_uninterrupted_one(stages, tmp_path, monkeypatch, optim):
+    folder = stages(names=("b",), optim=optim)
+    train(folder, tmp_path / "whole", device="cpu")
+
+    class Killed(BaseException):
+        pass
+
+    advance = StageRun.advance
+
+    def killed(run, seconds):
+        advance(run, seconds)
+        if run.progress.step == 3:
+            raise Killed  # after the checkpoint of step 2
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StageRun, "advance", killed)
+        with pytest.raises(Killed):
+            train(folder, tmp_path / "parts", device="cpu")
+    train(folder, tmp_path / "parts", resume=True, device="cpu")
+    assert events(tmp_path / "parts", "b", "start")[1]["step"] == 2
+    assert_equal(weights(tmp_path / "whole", "b"), weights(tmp_path / "parts", "b"))
+
+
+def test_the_deadline_stops_at_a_checkpoint_and_resume_goes_on(stages, tmp_path):
+    folder, out = stages(names=("b",)), tmp_path / "out"
+    told = train(folder, out, max_minutes=0, device="cpu")
+    assert told == "stopped in stage b at step 1; continue with --resume"
+    assert [path.name for path in out.glob("b/step-*")] == ["step-00000001"]
+    train(folder, out, resume=True, device="cpu")
+    train(folder, tmp_path / "whole", device="cpu")
+    assert_equal(weights(tmp_path / "whole", "b"), weights(out, "b"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_saves_a_checkpoint_first(stages, tmp_path, monkeypatch, number):
+    update = StageRun.update
+
+    def interrupted(run):
+        os.kill(os.getpid(), number)  # in the middle of a step
+        update(run)
+
+    monkeypatch.setattr(StageRun, "update", interrupted)
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt):
+        train(stages(names=("b",)), tmp_path / "out", device="cpu")
+    assert [path.name for path in (tmp_path / "out").glob("b/*step-*")] == ["step-00000001"]
+    assert signal.getsignal(number) is before
+
+
+def test_gradients_that_are_not_finite_never_reach_the_weights(stages, tmp_path, monkeypatch):
+    update = StageRun.update
+
+    def poisoned(run):
+        if run.progress.step in (1, 2):
+            next(p for p in run.model.parameters() if p.grad is not None).grad[...] = float("nan")
+        update(run)
+
+    monkeypatch.setattr(StageRun, "update", poisoned)
+    train(stages(names=("b",)), tmp_path / "out", device="cpu")
+    skipped = events(tmp_path / "out", "b", "skipped")
+    assert [event["step"] for event in skipped] == [1, 2] and skipped[0]["where"]
+    assert all(tensor.isfinite().all() for tensor in weights(tmp_path / "out", "b").values())
+
+
+def test_training_gives_up_when_no_gradient_is_finite(stages, tmp_path, monkeypatch):
+    update = StageRun.update
+
+    def poisoned(run):
+        next(p for p in run.model.parameters() if p.grad is not None).grad[...] = float("nan")
+        update(run)
+
+    monkeypatch.setattr(StageRun, "update", poisoned)
+    with pytest.raises(InputError, match=f"b: {MAX_SKIPPED_IN_A_ROW} steps in a row without a finite gradient"):
+        train(stages(names=("b",), steps=20), tmp_path / "out", device="cpu")
+
+
+def test_one_clip_can_be_learned_by_heart(stages, tmp_path):
+    folder = stages(number=1, frames=2, views=2, steps=40, names=("b",))
+    train(folder, tmp_path / "out", device="cpu")
+    losses = [event["loss"] for event in events(tmp_path / "out", "b", "train")]
+    assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
+
+
+def test_runs_are_not_mixed_and_beginnings_must_exist(stages, tmp_path):
+    folder, out = stages(), tmp_path / "out"
+    (folder / "a.toml").unlink()
+    with pytest.raises(InputError, match=r"b\.toml: `init` = 'a' is neither an earlier stage \(random\) nor a"):
+        train(folder, out, device="cpu")
+    folder = stages(steps=1)
+    train(folder / "a.toml", out, device="cpu")
+    with pytest.raises(InputError, match="holds a run already; give --resume"):
+        train(folder, out, device="cpu")
+    train(folder / "b.toml", out, device="cpu")  # from what stage a left in OUT
+
+
+def test_a_stage_starts_from_another_patch_size_but_not_from_a_lesser_network(stages, tmp_path):
+    folder, out = stages(steps=1, names=("b",)), tmp_path / "out"
+    train(folder, out, device="cpu")
+    path = folder / "b.toml"
+    text = path.read_text().replace('init = "random"', f'init = "{out / "b" / "model.safetensors"}"')
+    path.write_text('name = "c"\n' + text.replace("patch_size = 7", "patch_size = 14"))
+    train(folder, out, device="cpu")
+    assert MoVieS.from_pretrained(out / "c" / "model.safetensors").config.patch_size == 14
+    vggt = text.replace('network = "movies"', 'network = "vggt"').split("[loss]")[0]
+    path.write_text('name = "d"\n' + vggt)
+    with pytest.raises(InputError, match="a MoVieS cannot start a stage of `network` = 'vggt'"):
+        train(folder, out, device="cpu")
+
+
+def test_dry_run_tells_the_plan_and_writes_nothing(stages, tmp_path):
+    plan = train(stages(), tmp_path / "out", dry_run=True)
+    assert "a: vggt" in plan and "b: movies" in plan and not (tmp_path / "out").exists()
