@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import importlib.util
 import io
 import re
 import sys
@@ -119,7 +118,8 @@ def evaluate_synthetic(
     weights: Weights = "tiny",
     camera_weights: Weights = "tiny",
     clips: int = 32,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
+    difficulty: float = 0.0,
+    out: Annotated[str | None, arg(metavar="DIR")] = None,
 ) -> None:
     """Measure weights on held-out synthetic clips, against baselines and the oracle.
 
@@ -128,12 +128,13 @@ def evaluate_synthetic(
     Args:
         weights: MoVieS weights: tiny (bundled), a file, or a hub id.
         camera_weights: VGGT weights.
-        clips: How many clips.
-        device: Where to compute.
+        clips: How many dynamic clips, and as many static ones.
+        difficulty: Of the worlds, 0 (easy) to 1 (wide).
+        out: Folder for report.json and pictures (default: the table only).
     """
     from movies.evaluate.synthetic import evaluate
 
-    print(evaluate(weights, camera_weights, clips, device))
+    print(evaluate(weights, camera_weights, clips, difficulty, out))
 
 
 def weights_inspect(path: Positional[File]) -> None:
@@ -254,13 +255,12 @@ def _parse(arguments: list[str]) -> Callable[[], None] | None:
     """The call that the arguments ask for, None where help was all. Raises InputError for what cannot be parsed."""
     from movies.errors import InputError
 
-    groups = {name: (text, commands) for name, (text, commands) in GROUPS.items() if _is_there(name)}
-    if arguments and arguments[0] in groups:
+    if arguments and arguments[0] in GROUPS:
         name, rest = arguments[0], arguments[1:]
-        text, commands = groups[name]
-        prog, description = f"movies {name}", text
+        description, commands = GROUPS[name]
+        prog = f"movies {name}"
     else:
-        commands = COMMANDS | {name: _heading(text) for name, (text, _) in groups.items()}
+        commands = COMMANDS | {name: _heading(text) for name, (text, _) in GROUPS.items()}
         prog, description, rest = "movies", DESCRIPTION, arguments
     box = io.StringIO()
     try:
@@ -277,11 +277,6 @@ def _parse(arguments: list[str]) -> Callable[[], None] | None:
             return None
         asked = f"{prog} {rest[0]}" if rest[0] in commands else prog
         raise InputError(f"{_one_line(box.getvalue())}; see `{asked} --help`") from None
-
-
-def _is_there(group: str) -> bool:
-    """Commands whose code is not part of this installation are not offered."""
-    return group != "evaluate" or importlib.util.find_spec("movies.evaluate.synthetic") is not None
 
 
 def _deferred(command: Callable) -> Callable:
@@ -312,7 +307,9 @@ def _one_line(box: str) -> str:
     said = []
     for line in lines[1:]:  # the first is the box's title
         if line.strip() and not line.strip(" ─-"):
-            break
+            if said:
+                break
+            continue
         if not line.startswith(" " * 9):  # help texts of the arguments that are missing
             said.append(line.strip())
     return " ".join(said).strip().rstrip(".") or "the arguments cannot be read"
