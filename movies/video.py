@@ -77,18 +77,6 @@ def video_size(path: str | Path) -> tuple[int, int]:
     return frame.shape[0], frame.shape[1]
 
 
-def read_video_at(path: str | Path, indices: Iterable[int], fps: float) -> Tensor:  # [V, 3, H, W]
-    """Frames of a video of constant rate by their numbers, in any order; decoding starts near the first of them.
-
-    Raises InputError for frames that are not there.
-    """
-    wanted = torch.tensor(list(indices))
-    frames, place = wanted.unique(return_inverse=True)
-    first = int(frames[0])
-    start = max(0.0, (first - 0.5) / fps)  # half a frame early: rounding of time stamps cannot skip the frame
-    return _images(_decode(Path(path), frames - first, start))[place]
-
-
 def _images(frames: Iterable[np.ndarray]) -> Tensor:  # uint8 [H, W, 3] each -> [V, 3, H, W]
     return torch.stack([torch.from_numpy(f.copy()).permute(2, 0, 1).float() / 255 for f in frames])
 
@@ -133,11 +121,10 @@ def _reason(log: str) -> str:
     return re.sub(r"\[[^\]]*\]\s*", "", last).strip().rstrip(".")[-120:]
 
 
-def _decode(path: Path, indices: Tensor, start: float = 0.0) -> Iterator[np.ndarray]:
-    """Frames [H, W, 3] uint8 at `indices` counted from `start` seconds; ffmpeg drops the others on its side."""
+def _decode(path: Path, indices: Tensor) -> Iterator[np.ndarray]:
+    """Frames [H, W, 3] uint8 at `indices`; ffmpeg drops the others, so they never reach this process."""
     wanted = "+".join(f"eq(n\\,{i})" for i in indices.tolist())
-    command = [ffmpeg_path(), "-nostdin", "-v", "error", "-ss", f"{start:.6f}", "-i", str(path), "-map", "0:v:0"]
-    command += ["-vf", f"select={wanted}"]
+    command = [ffmpeg_path(), "-nostdin", "-v", "error", "-i", str(path), "-map", "0:v:0", "-vf", f"select={wanted}"]
     command += ["-fps_mode", "passthrough", "-frames:v", str(len(indices)), "-f", "image2pipe", "-pix_fmt", "rgb24"]
     done = 0
     with _running([*command, "-vcodec", "ppm", "-"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
@@ -237,6 +224,13 @@ def read_gray16(path: str | Path) -> np.ndarray:  # [H, W] uint16
         if not file.mode.startswith("I"):
             raise InputError(f"{path}: a 16-bit grey picture is needed, this one is {file.mode}")
         return np.asarray(file).astype(np.uint16, copy=False)
+
+
+def read_mask(path: str | Path) -> np.ndarray:  # [H, W] bool
+    """Where a picture is not black."""
+    with _opened(path) as file:
+        pixels = np.asarray(file)
+        return pixels.astype(bool) if pixels.ndim == 2 else pixels[..., :3].any(axis=-1)
 
 
 @contextmanager

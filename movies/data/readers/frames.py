@@ -111,7 +111,7 @@ class FrameSequence:
         depth = np.asarray(self.read_depth(frames, index), dtype=np.float32)
         if depth.shape != frames.size:
             raise InputError(f"{path}: depth of {_text(depth.shape)} pixels for images of {_text(frames.size)}")
-        return torch.from_numpy(_resampled(valid_or_zero(depth), size))
+        return torch.from_numpy(resampled(valid_or_zero(depth), size))
 
 
 @lru_cache(maxsize=128)
@@ -201,7 +201,8 @@ def _float(array: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
 
 
-def _resampled(depth: np.ndarray, size: tuple[int, int]) -> np.ndarray:  # [H, W] -> [*size], nearest pixel
+def resampled(depth: np.ndarray, size: tuple[int, int]) -> np.ndarray:  # [H, W] -> [*size]
+    """Depth at another size, of the nearest pixel: a mean over an edge invents depth."""
     if depth.shape == size:
         return depth
     rows = ((np.arange(size[0]) + 0.5) * depth.shape[0] / size[0]).astype(int)
