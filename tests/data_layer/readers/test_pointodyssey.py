@@ -10,6 +10,7 @@ from scene import assert_reads_back, make_scene
 
 from movies.clip import Tracks
 from movies.data.readers import READERS
+from movies.data.readers.frames import frames_of
 from movies.errors import InputError
 
 STEP = 1000 / 65535
@@ -64,7 +65,8 @@ def test_missing_frames_go_by_their_numbers(tmp_path):
     torch.testing.assert_close(tracks.points, SCENE.tracks.points[kept], rtol=0, atol=1e-4)
     assert not views.depth_mask[2].any() and views.depth_mask[[0, 1, 3, 4]].flatten(1).any(dim=1).all()
     (folder / "rgbs" / "rgb_00005.png").rename(folder / "rgbs" / "rgb_00006.png")
-    with pytest.raises(InputError, match="5 files for 6 frames in anno.npz"):
+    frames_of.cache_clear()
+    with pytest.raises(InputError, match="5 files for 6 frames"):
         READERS["pointodyssey"](tmp_path)[0].read([0])
 
 
