@@ -1,9 +1,9 @@
 """How the CPU rasteriser's kernels are compiled and run: numba's settings, and one lock around every parallel call.
 
 numba runs `prange` on one of three layers. Its OpenMP layer kills a forked process (a DataLoader worker) whose parent
-has used it, and its threads spin against torch's own; TBB is seldom installed; the workqueue layer survives fork() and
-sleeps when idle, but aborts the process when two threads enter it at once. So: workqueue, unless the user has chosen
-another (NUMBA_THREADING_LAYER), and a lock, renewed in forked children, that lets one thread in at a time.
+has used it; TBB is seldom installed; the workqueue layer survives fork() and is as fast here, but aborts the process
+when two threads enter it at once. So: workqueue, unless the user has chosen another (NUMBA_THREADING_LAYER), and a
+lock, renewed in forked children, that lets one thread in at a time.
 """
 
 import os
