@@ -17,7 +17,7 @@ CORE = [
     "pydantic>=2.7",
     "gsplat>=1.5.3",
 ]
-DATA = ["OpenEXR>=3.3", "h5py>=3.10"]  # raw formats of the public datasets
+DATA = ["OpenEXR>=3.3", "h5py>=3.10", "av>=14"]  # raw formats of the public datasets
 EXTRAS = {
     # accelerate's DeepSpeed path asks for the metadata of transformers
     "train": ["accelerate>=1.15", "deepspeed>=0.19", "transformers>=5", "tensorboard>=2.17"],
