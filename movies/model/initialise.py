@@ -70,10 +70,11 @@ def resize_patch(model: nn.Module, patch_size: int) -> nn.Module:
     """A copy of `model` that reads images of another patch size on the same token grid.
 
     Patch and ray kernels are resized bilinearly and scaled so that a patch's sum keeps its size (MoVieS is trained
-    at 56x56 with patch 7 first, then at 112x112 with patch 14).
+    at 56x56 with patch 7 first, then at 112x112 with patch 14). Splats keep their size in pixels, not in the world.
     """
     resized = type(model)(model.config.with_patch_size(patch_size))
-    factor = (model.config.patch_size / patch_size) ** 2
+    shrink = model.config.patch_size / patch_size
+    factor = shrink**2
     state = model.state_dict()
     for name, own in resized.state_dict().items():
         if state[name].shape != own.shape:
@@ -81,7 +82,20 @@ def resize_patch(model: nn.Module, patch_size: int) -> nn.Module:
             kernel = F.interpolate(kernel, size=own.shape[-2:], mode="bilinear", antialias=True)
             state[name] = (factor * kernel).reshape(own.shape).to(state[name].dtype)
     resized.load_state_dict(state)
+    if hasattr(resized, "splat_head"):
+        _scale_splats(resized, shrink)
     return resized.to(next(model.parameters()).device).train(model.training)
+
+
+def _scale_splats(model: nn.Module, factor: float) -> None:
+    """Multiply raw scales, and so (softplus(x) is x but for small x) the scales. Moving ones start from static ones."""
+    for layer in (
+        model.splat_head.scratch.output_conv2[2],
+        model.splat_head.shortcut[2],
+        model.motion_splat_head.scratch.output_conv2[2],
+    ):
+        layer.weight[3:6] *= factor
+        layer.bias[3:6] *= factor
 
 
 def _init_tokens(backbone: nn.Module, encoder: nn.Module) -> None:

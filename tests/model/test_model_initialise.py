@@ -118,3 +118,15 @@ def test_another_patch_size_barely_changes_features_of_smooth_images():
         assert (a - b).norm() / a.norm() < 0.05
     depth = F.interpolate(small.decode(before, targets).depth, scale_factor=2.0, mode="bilinear")
     assert (large.decode(after, targets).depth - depth).abs().mean() < 0.02
+
+
+def test_resized_patches_keep_the_size_of_splats_in_pixels():
+    small = MoVieS(TINY.with_patch_size(7)).eval()
+    large = resize_patch(small, 14)
+    images, cameras, times, targets = inputs(112)
+    half = F.avg_pool2d(images[0], 2)[None]
+    with torch.no_grad():
+        before = small(half, cameras, times, targets).gaussians().scales.mean()
+        after = large(images, cameras, times, targets).gaussians().scales.mean()
+    # half of the world's size for twice the pixels; softplus bends a little at raw scales of 4
+    torch.testing.assert_close(after / before, torch.tensor(0.5), atol=0.03, rtol=0)
