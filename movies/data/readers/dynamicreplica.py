@@ -6,7 +6,7 @@ Depth is a 16-bit PNG whose bits are half floats; trajectories are one .pth of w
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from movies.data.readers.frames import (
     matched,
     open_sequences,
     pixel_cameras,
+    split_folder,
     with_last_row,
 )
 from movies.data.readers.tracks import seen_tracks
@@ -53,17 +54,21 @@ class Annotations:
         self.formats.add(viewpoint["intrinsics_format"])
 
 
+@dataclass(frozen=True)
 class DynamicReplicaSequence(FrameSequence):
     """One view of one scene, named by its folder."""
+
+    split: str = "train"
 
     label = "DynamicReplica"
     expected = "<split>/frame_annotations_<split>.jgz beside the sequences' folders"
 
     @property
     def annotations(self) -> Annotations:
-        known = annotations_in(self.folder.parent)
+        file = self.folder.parent / f"frame_annotations_{self.split}.jgz"
+        known = annotations_of(file)
         if self.folder.name not in known:
-            raise InputError(f"{self.folder}: the annotations beside it do not name this sequence")
+            raise InputError(f"{file}: names no sequence {self.folder.name}")
         return known[self.folder.name]
 
     @property
@@ -87,7 +92,8 @@ class DynamicReplicaSequence(FrameSequence):
         return np.where(depth > SMALLEST, depth, 0)
 
     def read_tracks(self, frames: Frames, indices: list[int]) -> Tracks:
-        paths = self._present({frames.numbers[i]: path for i in indices if (path := self._trajectory(frames, i))})
+        wanted, trajectories = {frames.numbers[i] for i in indices}, self.annotations.trajectories
+        paths = self._present({number: path for number, path in trajectories.items() if number in wanted})
         read = {number: _points(path) for number, path in paths.items()}
         if not read:
             return Tracks.empty(len(indices))
@@ -99,9 +105,6 @@ class DynamicReplicaSequence(FrameSequence):
         points, visible = (torch.stack(parts) for parts in zip(*chosen, strict=True))
         return seen_tracks(points, visible, frames.cameras[indices])
 
-    def _trajectory(self, frames: Frames, index: int) -> str | None:
-        return self.annotations.trajectories.get(frames.numbers[index])
-
     def _present(self, files: dict[int, str]) -> dict[int, Path]:
         """Those of the named files that lie on the disk; one listing a folder."""
         paths = {number: inside(self.folder.parent, relative) for number, relative in files.items()}
@@ -110,36 +113,32 @@ class DynamicReplicaSequence(FrameSequence):
 
 
 def dynamicreplica_sequences(
-    root: str | Path, *, names: list[str] | None = None, short_side: int = 0
+    root: str | Path, *, split: str = "train", names: Iterable[str] | None = None, short_side: int = 0
 ) -> list[DynamicReplicaSequence]:
-    """The left views below `root` that lie on the disk. Raises InputError where there are none."""
-    return open_sequences(DynamicReplicaSequence, root, names, _find, short_side=short_side)
+    """The left views of a split (train, valid, test) that lie on the disk. Raises InputError where there are none."""
+    find = partial(_find, split=split)
+    return open_sequences(DynamicReplicaSequence, root, names, find, short_side=short_side, split=split)
 
 
-def _find(root: Path) -> Iterable[str]:
-    for folder in sorted({path.parent for path in _annotation_files(root)}):
-        there = {file.name for file in list_files(folder)}
-        for name in annotations_in(folder):
-            if name in there:
-                yield (folder / name).relative_to(root).as_posix()
+def _find(root: Path, split: str) -> Iterator[str]:
+    folder = split_folder(root, split)
+    there = {file.name for file in list_files(folder)}
+    file = folder / f"frame_annotations_{split}.jgz"
+    for name in annotations_of(file) if file.exists() else ():
+        if name in there:
+            yield (folder / name).relative_to(root).as_posix()
 
 
-def _annotation_files(root: Path) -> Iterator[Path]:
-    for pattern in ("frame_annotations_*.jgz", "*/frame_annotations_*.jgz"):
-        yield from root.glob(pattern)
-
-
-@lru_cache(maxsize=8)
-def annotations_in(folder: Path) -> dict[str, Annotations]:
-    """The left views that the annotation files of a folder describe, by the name of their folder."""
+@lru_cache(maxsize=4)
+def annotations_of(file: Path) -> dict[str, Annotations]:
+    """The left views that a split's annotations describe, by the name of their folder."""
     found: dict[str, Annotations] = {}
-    for file in sorted(folder.glob("frame_annotations_*.jgz")):
-        for entry in jgz_entries(file):
-            try:
-                if entry["camera_name"] == "left":
-                    found.setdefault(Path(entry["image"]["path"]).parts[0], Annotations()).add(entry)
-            except (KeyError, TypeError, ValueError, IndexError) as error:
-                raise InputError(f"{file}: an entry is not a DynamicReplica annotation ({error!r})") from error
+    for entry in jgz_entries(file):
+        try:
+            if entry["camera_name"] == "left":
+                found.setdefault(Path(entry["image"]["path"]).parts[0], Annotations()).add(entry)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise InputError(f"{file}: an entry is not a DynamicReplica annotation ({error!r})") from error
     return found
 
 

@@ -86,6 +86,10 @@ class FrameSequence:
     def has_tracks(self) -> bool:
         return type(self).read_tracks is not FrameSequence.read_tracks
 
+    def layout(self) -> dict:
+        """What an index says of the sequence: size (height, width) and labels, no image opened but its first header."""
+        return {"size": list(frames_of(self).size), "depth": self.has_depth, "tracks": self.has_tracks}
+
     def read(self, indices: Indices[int]) -> tuple[Views, Tracks]:
         """See Sequence. Raises InputError also for a file that cannot be read, and for sizes that differ."""
         frames = frames_of(self)
@@ -195,6 +199,12 @@ def open_sequences(
     for name in found:
         inside(path, name)
     return [make(path, name, **options) for name in found]
+
+
+def split_folder(root: Path, split: str) -> Path:
+    """The folder of a split; the root itself where there is none, for who keeps one split's files alone."""
+    folder = inside(root, split)
+    return folder if folder.is_dir() else root
 
 
 def _float(array: np.ndarray) -> Tensor:

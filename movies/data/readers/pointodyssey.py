@@ -4,7 +4,8 @@
 float type, half included. Depth is a 16-bit PNG over 1000 m; the background is clipped to its largest value.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from movies.data.readers.frames import (
     matched,
     open_sequences,
     pixel_cameras,
+    split_folder,
 )
 from movies.data.readers.npz_rows import npz_rows, npz_shape
 from movies.data.readers.tracks import seen_tracks
@@ -85,12 +87,15 @@ class PointOdysseySequence(FrameSequence):
 
 
 def pointodyssey_sequences(
-    root: str | Path, *, names: list[str] | None = None, short_side: int = 0
+    root: str | Path, *, split: str = "train", names: Iterable[str] | None = None, short_side: int = 0
 ) -> list[PointOdysseySequence]:
-    """Sequences below `root`, those without annotations left out. Raises InputError where there are none."""
-    return open_sequences(PointOdysseySequence, root, names, _find, short_side=short_side)
+    """Sequences of a split (train, val, test) with annotations; all of `root` where it has no splits.
+
+    Raises InputError where there are none.
+    """
+    return open_sequences(PointOdysseySequence, root, names, partial(_find, split=split), short_side=short_side)
 
 
-def _find(root: Path) -> Iterable[str]:
-    for annotations in [*root.glob("*/anno.npz"), *root.glob("*/*/anno.npz")]:
+def _find(root: Path, split: str) -> Iterator[str]:
+    for annotations in split_folder(root, split).glob("*/anno.npz"):
         yield annotations.parent.relative_to(root).as_posix()

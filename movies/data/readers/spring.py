@@ -4,7 +4,8 @@ Disparities (.dsp5, HDF5) lie on a grid of twice the image's size but count in t
 fx * 0.065 m / disparity. Cameras are world-to-camera, OpenCV axes. The test split has no poses and is left out.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from movies.data.readers.frames import (
     matched,
     open_sequences,
     pixel_cameras,
+    split_folder,
     valid_or_zero,
 )
 from movies.errors import InputError
@@ -60,12 +62,13 @@ def _halved(fine: np.ndarray, size: tuple[int, int], path: Path) -> np.ndarray: 
     return fine[::2, ::2]
 
 
-def spring_sequences(root: str | Path, *, names: list[str] | None = None, short_side: int = 0) -> list[SpringSequence]:
-    """Sequences below `root` that have poses. Raises InputError where there are none."""
-    return open_sequences(SpringSequence, root, names, _find, short_side=short_side)
+def spring_sequences(
+    root: str | Path, *, split: str = "train", names: Iterable[str] | None = None, short_side: int = 0
+) -> list[SpringSequence]:
+    """Sequences of a split that have poses; all of `root` where it has no splits. Raises InputError for none."""
+    return open_sequences(SpringSequence, root, names, partial(_find, split=split), short_side=short_side)
 
 
-def _find(root: Path) -> Iterable[str]:
-    for depth in ("*", "*/*", "*/*/*"):
-        for poses in root.glob(f"{depth}/cam_data/extrinsics.txt"):
-            yield poses.parents[1].relative_to(root).as_posix()
+def _find(root: Path, split: str) -> Iterator[str]:
+    for poses in split_folder(split_folder(root, "spring"), split).glob("*/cam_data/extrinsics.txt"):
+        yield poses.parents[1].relative_to(root).as_posix()

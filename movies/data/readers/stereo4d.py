@@ -5,8 +5,9 @@ no file states (60 degrees unless rectified otherwise; `fov_bounds` in the npz i
 are ragged lists of (frame, world point). There are no depth files: depth is sparse, from the tracks seen in a frame.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from math import radians, tan
 from pathlib import Path
 
@@ -17,7 +18,14 @@ from torch import Tensor
 from movies.cameras import Cameras
 from movies.clip import Tracks, Views
 from movies.data.readers.files import list_files, read_npz
-from movies.data.readers.frames import Frames, FrameSequence, normalised_cameras, open_sequences, with_last_row
+from movies.data.readers.frames import (
+    Frames,
+    FrameSequence,
+    normalised_cameras,
+    open_sequences,
+    split_folder,
+    with_last_row,
+)
 from movies.data.readers.tracks import seen_tracks
 from movies.data.readers.videos import video_frames, video_shape
 from movies.errors import InputError
@@ -94,19 +102,30 @@ def sparse_depth(tracks: Tracks, cameras: Cameras, height: int, width: int) -> T
 
 
 def stereo4d_sequences(
-    root: str | Path, *, names: list[str] | None = None, short_side: int = 0, field_of_view: float = 60.0
+    root: str | Path,
+    *,
+    split: str = "train",
+    names: Iterable[str] | None = None,
+    short_side: int = 0,
+    field_of_view: float = 60.0,
 ) -> list[Stereo4DSequence]:
-    """Clips below `root` that have both files: videos disappear. Raises InputError where there are none."""
-    return open_sequences(Stereo4DSequence, root, names, _find, short_side=short_side, field_of_view=field_of_view)
+    """Clips of a split that have both files: videos disappear; all of `root` where it has no splits.
+
+    Raises InputError where there are none, and for a field of view outside (0, 180) degrees.
+    """
+    if not 0 < field_of_view < 180:
+        raise InputError(f"field_of_view must be between 0 and 180 degrees, got {field_of_view}")
+    find = partial(_find, split=split)
+    return open_sequences(Stereo4DSequence, root, names, find, short_side=short_side, field_of_view=field_of_view)
 
 
-def _find(root: Path) -> Iterable[str]:
-    for split in (root, *(folder for folder in list_files(root) if folder.is_dir())):
-        rectified = {folder.name for folder in list_files(split / "processed")}
-        for annotations in list_files(split / "npz", ".npz"):
-            uid = annotations.stem
-            if uid in rectified and _video(split / "processed", uid).exists():
-                yield (split / uid).relative_to(root).as_posix()
+def _find(root: Path, split: str) -> Iterator[str]:
+    base = split_folder(root, split)
+    rectified = {folder.name for folder in list_files(base / "processed")}
+    for annotations in list_files(base / "npz", ".npz"):
+        uid = annotations.stem
+        if uid in rectified and _video(base / "processed", uid).exists():
+            yield (base / uid).relative_to(root).as_posix()
 
 
 def _video(processed: Path, uid: str) -> Path:

@@ -74,7 +74,7 @@ def test_empty_tracks_and_no_annotations(tmp_path):
     empty = replace(SCENE, tracks=Tracks.empty(len(SCENE)))
     write_pointodyssey(tmp_path, empty, "val/gso_in_big", suffix="png")
     save_picture(tmp_path / "train" / "ani_new_2" / "rgbs" / "rgb_00000.jpg", SCENE.pixels(0))
-    (sequence,) = READERS["pointodyssey"](tmp_path)
+    (sequence,) = READERS["pointodyssey"](tmp_path, split="val")
     assert sequence.name == "val/gso_in_big" and not sequence.has_tracks
     assert_reads_back(sequence, empty, depth_atol=0.51 * STEP)
 
@@ -82,6 +82,8 @@ def test_empty_tracks_and_no_annotations(tmp_path):
 def test_refusals(tmp_path):
     with pytest.raises(InputError, match=r"no PointOdyssey sequence .* expected <split>"):
         READERS["pointodyssey"](tmp_path)
+    with pytest.raises(InputError, match="leads out of this folder"):
+        READERS["pointodyssey"](tmp_path, split="../elsewhere")
     folder = write_pointodyssey(tmp_path, SCENE, suffix="png")
     (sequence,) = READERS["pointodyssey"](tmp_path)
     with pytest.raises(InputError, match=r"has frames 0\.\.5, got \[6\]"):

@@ -33,7 +33,7 @@ SEEN = observed(SCENE)
 @pytest.mark.parametrize("split", ["test", ""])
 def test_reads_back(tmp_path, split):
     write_stereo4d(tmp_path, SEEN, split=split)
-    (sequence,) = READERS["stereo4d"](tmp_path)
+    (sequence,) = READERS["stereo4d"](tmp_path, split=split or "train")
     assert sequence.name == f"{split}/abc_123-x_4504500".removeprefix("/") and sequence.has_depth
     for indices in ((0, 2, 5), (4, 1, 4)):
         views, _ = sequence.read(indices)
@@ -81,6 +81,8 @@ def test_clips_without_a_video_are_left_out(tmp_path):
     (tmp_path / "train" / "processed" / "here_2" / "here_2-left_rectified.mp4").unlink()
     with pytest.raises(InputError, match="no Stereo4D sequence lies there; expected"):
         READERS["stereo4d"](tmp_path)
+    with pytest.raises(InputError, match="field_of_view must be between 0 and 180 degrees, got 180"):
+        READERS["stereo4d"](tmp_path, field_of_view=180)
 
 
 def test_frames_of_a_video_are_exact_across_keyframes(tmp_path):
