@@ -138,45 +138,35 @@ def evaluate_synthetic(
 
 
 def weights_inspect(path: Positional[File]) -> None:
-    """Say what a weights file holds.
+    """Say what a weights file holds, part by part, and whether it can be loaded.
 
     Example: movies weights inspect model.safetensors
 
     Args:
         path: A .safetensors or .pt file; nothing in it is executed.
     """
-    from movies.model.weights import describe, read_metadata, read_state, summarise
+    from movies.model.weights_table import inspect_weights
 
-    state = read_state(path)
-    metadata = read_metadata(path) if path.endswith(".safetensors") else {}
-    print(f"{path}: {describe(state)}")
-    print(f"{len(state)} tensors, {sum(t.numel() for t in state.values()):,} numbers: {summarise(state)}")
-    for key, value in sorted(metadata.items()):
-        print(f"{key}: {value}")
+    print(inspect_weights(path))
 
 
 def weights_convert(
-    path: Positional[File], out: File, model: Literal["movies", "vggt"] = "movies", half: bool = False
+    path: Positional[Annotated[str, arg(metavar="IN")]],
+    out: Positional[Annotated[str, arg(metavar="OUT")]],
+    dtype: Literal["fp32", "bf16", "fp16"] = "fp32",
 ) -> None:
     """Write published weights as our own safetensors, which carry their config.
 
-    Example: movies weights convert movies_ckpt.safetensors --out movies.safetensors
+    Example: movies weights convert movies_ckpt.safetensors movies.safetensors --dtype bf16
 
     Args:
-        path: A published or own .safetensors or .pt file.
+        path: A published or own .safetensors or .pt file, of either network.
         out: The .safetensors file to write.
-        model: Which network the file holds.
-        half: Store float16, half the size.
+        dtype: In what to store; in bf16 only the weights of products and convolutions.
     """
-    import torch
+    from movies.model.weights_table import convert_weights
 
-    from movies.model.network import MoVieS
-    from movies.model.vggt import VGGT
-    from movies.model.weights import load_weights, save_weights
-
-    loaded = load_weights(MoVieS if model == "movies" else VGGT, path)
-    save_weights(loaded, out, torch.float16 if half else torch.float32)
-    print(f"wrote {out}")
+    print(convert_weights(path, out, dtype))
 
 
 def doctor() -> None:

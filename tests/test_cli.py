@@ -144,7 +144,7 @@ def test_weights_inspect_and_convert(folder, tmp_path, capsys):
     source, out = folder / "vggt.safetensors", tmp_path / "half.safetensors"
     assert cli.main(["weights", "inspect", str(source)]) == 0
     assert "a VGGT checkpoint" in capsys.readouterr().out
-    assert cli.main(["weights", "convert", str(source), "--out", str(out), "--model", "vggt", "--half"]) == 0
+    assert cli.main(["weights", "convert", str(source), str(out), "--dtype", "fp16"]) == 0
     assert out.stat().st_size < 0.6 * source.stat().st_size
 
 

@@ -58,13 +58,16 @@ class Aggregator(nn.Module):
 
 
 class ConditionedAggregator(Aggregator):
-    """The backbone of MoVieS: every frame begins with a token of its time and one of its pose."""
+    """The backbone of MoVieS: every frame begins with a token of its time (unless static) and one of its pose."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.extra_embed = nn.Linear(9, config.embed_dim)
-        self.time_embed = nn.Linear(config.time_dim, config.embed_dim)
+        if not config.static:
+            self.time_embed = nn.Linear(config.time_dim, config.embed_dim)
 
-    def prefix(self, times: Tensor, poses: Tensor) -> Tensor:  # [B, V, time_dim], [B, V, 9] -> [B, V, 2, D]
-        """[time, pose] tokens of embedded times and encoded poses."""
+    def prefix(self, times: Tensor, poses: Tensor) -> Tensor:  # [B, V, time_dim], [B, V, 9] -> [B, V, 2 or 1, D]
+        """[time, pose] tokens of embedded times and encoded poses; the pose alone where static."""
+        if self.config.static:
+            return self.extra_embed(poses)[:, :, None]
         return torch.stack([self.time_embed(times), self.extra_embed(poses)], dim=2)

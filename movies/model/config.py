@@ -11,7 +11,8 @@ class ModelConfig:
     """Sizes of MoVieS and VGGT; the defaults are the published networks' (VGGT-1B).
 
     `image_size` is the side that the stored position grid stands for; other sizes (multiples of `patch_size`) are
-    read by resizing that grid. Raises InputError for sizes that contradict each other.
+    read by resizing that grid. `static` is the network of the static stage: without times and motion heads. Raises
+    InputError for sizes that contradict each other.
     """
 
     image_size: int = 518
@@ -31,13 +32,14 @@ class ModelConfig:
     camera_trunk_depth: int = 4
     camera_num_heads: int = 16
     motion_threshold: float = 0.005
+    static: bool = False
 
     def __post_init__(self) -> None:
         for name in ("dpt_out_channels", "dpt_layer_idx"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, (int, float)) and value <= 0 and field.name != "motion_threshold":
+            if isinstance(value, (int, float)) and value <= 0 and field.name not in ("motion_threshold", "static"):
                 raise InputError(f"ModelConfig.{field.name} must be positive, got {value}")
         self._check_divisible()
         self._check_levels()

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from movies.model.config import ModelConfig
 from movies.model.dpt import DPTHead
-from movies.model.layers import Attention, Block, LayerNorm, Mlp
+from movies.model.layers import Attention, Block, LayerNorm, Linear, Mlp
 
 NUM_SPLAT_CHANNELS = 12  # color 3, scale 3, rotation 4, opacity 1, confidence 1
 NUM_CAMERA_ITERATIONS = 4
@@ -57,7 +57,7 @@ class CameraHead(nn.Module):
         self.trunk_norm = LayerNorm(dim)
         self.empty_pose_tokens = nn.Parameter(torch.zeros(1, 1, 9))
         self.embed_pose = nn.Linear(9, dim)
-        self.poseLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(dim, 3 * dim))
+        self.poseLN_modulation = nn.Sequential(nn.SiLU(), Linear(dim, 3 * dim))
         self.pose_branch = Mlp(dim, dim // 2, 9)
 
     def forward(self, tokens: Tensor) -> Tensor:  # [B, V, 2D] camera tokens -> [4, B, V, 9]

@@ -23,7 +23,7 @@ def locate(network: str, name: str | Path) -> Path:
     bundled = files("movies") / "assets" / f"{network.lower()}_{name}.safetensors"
     if not path.exists() and bundled.is_file():
         return Path(str(bundled))
-    if path.exists() or path.suffix in SUFFIXES and "/" in str(name):
+    if path.exists() or (path.suffix in SUFFIXES and "/" in str(name)):
         return path
     if str(name).count("/") == 1 and path.suffix == "":
         return Path(download(str(name)))

@@ -24,9 +24,11 @@ START_FOV = math.radians(60)
 def init_movies(model: nn.Module) -> None:
     """Random weights for training MoVieS from scratch."""
     _init_tokens(model.backbone, model.encoder)
-    _damp_frequencies(model.backbone.time_embed)
     _init_depth(model.depth_head)
     _init_splats(model.splat_head, model.config)
+    if model.config.static:
+        return
+    _damp_frequencies(model.backbone.time_embed)
     _init_motion(model.motion_head)
     _init_motion_splats(model.motion_splat_head)
 
@@ -36,8 +38,9 @@ def init_vggt(model: nn.Module) -> None:
     """Random weights for training VGGT from scratch: cameras start at the first one's, points one unit ahead."""
     _init_tokens(model.aggregator, model.aggregator.patch_embed)
     _init_depth(model.depth_head)
-    _init_head(model.point_head, gain=0.01)
-    model.point_head.scratch.output_conv2[2].bias[2] = math.log(2)  # expm1(log 2) = 1
+    if hasattr(model, "point_head"):
+        _init_head(model.point_head, gain=0.01)
+        model.point_head.scratch.output_conv2[2].bias[2] = math.log(2)  # expm1(log 2) = 1
     last = model.camera_head.pose_branch.fc2
     last.weight.mul_(0.01)
     # Four iterations add up to the identity rotation and a usual field of view.

@@ -19,6 +19,15 @@ class LayerNorm(nn.LayerNorm):
         return F.layer_norm(x.float(), self.normalized_shape, self.weight.float(), self.bias.float(), self.eps)
 
 
+class Linear(nn.Linear):
+    """A linear map that computes in its input's dtype, or autocast's, whatever its weights are held in."""
+
+    def forward(self, x: Tensor) -> Tensor:  # [..., inputs] -> [..., outputs]
+        if self.weight.dtype == x.dtype or torch.is_autocast_enabled(x.device.type):
+            return super().forward(x)
+        return F.linear(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
+
+
 class LayerScale(nn.Module):
     """A learned gain a channel on a residual branch."""
 
@@ -35,8 +44,8 @@ class Mlp(nn.Module):
 
     def __init__(self, dim: int, hidden: int, outputs: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
-        self.fc2 = nn.Linear(hidden, outputs)
+        self.fc1 = Linear(dim, hidden)
+        self.fc2 = Linear(hidden, outputs)
 
     def forward(self, x: Tensor) -> Tensor:  # [..., D] -> [..., outputs]
         return self.fc2(F.gelu(self.fc1(x)))
@@ -88,8 +97,8 @@ class Attention(nn.Module):
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
 
     def prepare(self, q: Tensor, k: Tensor, rope: Tensor | None) -> tuple[Tensor, Tensor]:  # [N, heads, L, D/heads]
         """What happens to queries and keys before attention: nothing here."""
@@ -144,6 +153,14 @@ def patch_linear(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:  # [N,
     height, width = images.shape[-2] // patch, images.shape[-1] // patch
     patches = images.unflatten(-1, (width, patch)).unflatten(-3, (height, patch))  # [N, C, h, p, w, p]
     return F.linear(patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2), weight.flatten(1), bias)
+
+
+def own_precision(module: nn.Module) -> torch.autocast:
+    """Autocast to bf16 for weights held in bf16, so that only products run in it; for others what is on already."""
+    device = next(module.parameters()).device.type
+    half = any(p.dtype == torch.bfloat16 for p in module.parameters())
+    dtype = torch.bfloat16 if half else torch.get_autocast_dtype(device)
+    return torch.autocast(device, dtype, enabled=half or torch.is_autocast_enabled(device))
 
 
 def set_checkpointing(module: nn.Module, enabled: bool) -> None:

@@ -11,12 +11,19 @@ from movies.model.aggregator import ConditionedAggregator
 from movies.model.config import ModelConfig
 from movies.model.dpt import normalise_tokens
 from movies.model.embeddings import JointNorm, PluckerEmbed, pose_encoding, time_embedding
-from movies.model.heads import confidence, depth_head, motion_head, motion_splat_head, splat_head
+from movies.model.heads import (
+    NUM_SPLAT_CHANNELS,
+    confidence,
+    depth_head,
+    motion_head,
+    motion_splat_head,
+    splat_head,
+)
 from movies.model.initialise import init_from_vggt, init_movies
-from movies.model.layers import set_checkpointing
+from movies.model.layers import own_precision, set_checkpointing
 from movies.model.vggt import VGGT, check_images
 from movies.model.vit import VisionTransformer
-from movies.model.weights import load_pretrained
+from movies.model.weights import find_weights
 from movies.shapes import check_shape
 from movies.splats import MAX_DEPTH, MIN_DEPTH, DynamicSplats
 
@@ -35,7 +42,8 @@ class MoVieS(nn.Module):
     """Random weights that training can start from; `from_pretrained` and `from_vggt` bring others.
 
     Cameras, times, depth and everything geometric stay float32 under autocast. `round_times` is a property of
-    weights that were trained with times rounded to bf16, as the published ones were: times are then rounded so.
+    weights that were trained with times rounded to bf16, as the published ones were: times are then rounded so. With
+    a static config nothing moves, whatever the times.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -48,14 +56,19 @@ class MoVieS(nn.Module):
         self.backbone = ConditionedAggregator(config)
         self.depth_head = depth_head(config)
         self.splat_head = splat_head(config)
-        self.motion_head = motion_head(config)
-        self.motion_splat_head = motion_splat_head(config)
+        if not config.static:
+            self.motion_head = motion_head(config)
+            self.motion_splat_head = motion_splat_head(config)
         init_movies(self)
 
     @staticmethod
-    def from_pretrained(name: str | Path) -> "MoVieS":
-        """The bundled "tiny", a file, or a hub repository; see `movies.model.weights.load_pretrained`."""
-        return load_pretrained(MoVieS, name)
+    def from_pretrained(name: str | Path, dtype: torch.dtype = torch.float32) -> "MoVieS":
+        """The bundled "tiny", a file, a folder or a hub repository, in eval mode on the CPU.
+
+        In bf16 half the memory is taken, and products and convolutions run in bf16. Raises InputError where nothing
+        of that name is found, or where it does not fill the network.
+        """
+        return find_weights("MoVieS", name).load(MoVieS, dtype)
 
     @staticmethod
     def from_vggt(vggt: VGGT) -> "MoVieS":
@@ -74,7 +87,7 @@ class MoVieS(nn.Module):
         return time_embedding(times, self.config.time_dim)
 
     def condition(self, cameras: Cameras, times: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Ray embedding [B, V, L, D] and [time, pose] tokens [B, V, 2, D], in float32 whatever the autocast."""
+        """Ray embedding [B, V, L, D] and [time, pose] tokens [B, V, K, D], in float32 whatever the autocast."""
         with torch.autocast(times.device.type, enabled=False):
             rays = self.plucker_ln(self.plucker_embed(cameras.plucker(height, width)))
             return rays, self.backbone.prefix(self.embed_times(times), pose_encoding(cameras))
@@ -89,12 +102,13 @@ class MoVieS(nn.Module):
         check_shape("cameras.c2w", cameras.c2w, (num_batch, num_views, 4, 4))
         check_shape("times", times, (num_batch, num_views))
 
-        rays, prefix = self.condition(cameras, times, height, width)
-        patches = self.encoder(images.flatten(0, 1)).unflatten(0, (num_batch, num_views)) + rays
-        grid = (height // self.config.patch_size, width // self.config.patch_size)
-        levels = self.backbone(patches, prefix, grid, self.config.dpt_layer_idx)
-        num_special = prefix.shape[2] + 1 + self.config.num_register_tokens
-        return Tokens(normalise_tokens(levels, num_special), images, cameras, times)
+        with own_precision(self):
+            rays, prefix = self.condition(cameras, times, height, width)
+            patches = self.encoder(images.flatten(0, 1)).unflatten(0, (num_batch, num_views)) + rays
+            grid = (height // self.config.patch_size, width // self.config.patch_size)
+            levels = self.backbone(patches, prefix, grid, self.config.dpt_layer_idx)
+            num_special = prefix.shape[2] + 1 + self.config.num_register_tokens
+            return Tokens(normalise_tokens(levels, num_special), images, cameras, times)
 
     def decode(self, tokens: Tokens, times: Tensor) -> DynamicSplats:  # [B, T] in [0, 1]
         """Predict the splats at target times, all times together and in chunks of bounded memory."""
@@ -103,12 +117,11 @@ class MoVieS(nn.Module):
         check_shape("times", times, (num_batch, None))
         grid = (height // self.config.patch_size, width // self.config.patch_size)
         timeless, no_image = times.new_zeros(1, 1, 0), images[..., :1, :1, :0]
-        embedded = self.embed_times(times)
 
-        depth = self.depth_head(tokens.levels, grid, timeless, no_image)[:, 0]  # [B, V, H, W, 2]
-        splats = self.splat_head(tokens.levels, grid, timeless, images)[:, 0, ..., :-1]  # [B, V, H, W, 11]
-        motion = self.motion_head(tokens.levels, grid, embedded, no_image)  # [B, T, V, H, W, 4]
-        moving_splats = self.motion_splat_head(tokens.levels, grid, embedded, splats)  # [B, T, V, H, W, 12]
+        with own_precision(self):
+            depth = self.depth_head(tokens.levels, grid, timeless, no_image)[:, 0]  # [B, V, H, W, 2]
+            splats = self.splat_head(tokens.levels, grid, timeless, images)[:, 0, ..., :-1]  # [B, V, H, W, 11]
+            motion, moving_splats = self._decode_motion(tokens.levels, grid, times, splats)
         offset = motion[..., :3]
         return DynamicSplats(
             depth=depth[..., 0].exp().clamp(MIN_DEPTH, MAX_DEPTH),
@@ -122,6 +135,17 @@ class MoVieS(nn.Module):
             view_times=tokens.times,
             times=times,
         )
+
+    def _decode_motion(
+        self, levels: tuple[Tensor, ...], grid: tuple[int, int], times: Tensor, splats: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Raw motion [B, T, V, H, W, 4] and raw moving splats [B, T, V, H, W, 12] of static ones [B, V, H, W, 11]."""
+        if self.config.static:
+            still = splats.new_zeros(1).expand(*times.shape, *splats.shape[1:4], NUM_SPLAT_CHANNELS)
+            return still[..., :4], still
+        embedded = self.embed_times(times)
+        motion = self.motion_head(levels, grid, embedded, splats[..., :1, :1, :0])
+        return motion, self.motion_splat_head(levels, grid, embedded, splats)
 
     def forward(self, images: Tensor, cameras: Cameras, times: Tensor, target_times: Tensor) -> DynamicSplats:
         """`encode`, then `decode`."""

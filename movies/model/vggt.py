@@ -14,9 +14,9 @@ from movies.model.dpt import normalise_tokens
 from movies.model.embeddings import cameras_from_encoding
 from movies.model.heads import CameraHead, confidence, depth_head, point_head
 from movies.model.initialise import init_vggt
-from movies.model.layers import set_checkpointing
+from movies.model.layers import own_precision, set_checkpointing
 from movies.model.vit import VisionTransformer
-from movies.model.weights import load_pretrained
+from movies.model.weights import find_weights
 from movies.shapes import check_shape
 
 
@@ -26,8 +26,8 @@ class VGGTPrediction:
 
     depth: Tensor  # [B, V, H, W] z-depth > 0
     depth_confidence: Tensor  # [B, V, H, W] > 1
-    points: Tensor  # [B, V, H, W, 3] world points
-    point_confidence: Tensor  # [B, V, H, W] > 1
+    points: Tensor  # [B, V, H, W, 3] world points, [B, V, 0, 0, 3] without a point head
+    point_confidence: Tensor  # [B, V, H, W] > 1, [B, V, 0, 0] without a point head
     pose_encodings: Tensor  # [4, B, V, 9] of every iteration of the camera head, for the training loss
 
     @property
@@ -49,22 +49,30 @@ def check_images(images: Tensor, patch_size: int) -> None:
 
 
 class VGGT(nn.Module):
-    """Random weights that training can start from; `movies.model.weights.load_state` brings others."""
+    """Random weights that training can start from; `movies.model.weights.load_state` brings others.
 
-    def __init__(self, config: ModelConfig) -> None:
+    Without `points` there is no point head, and predictions have no points: cameras and depth do not need it.
+    """
+
+    def __init__(self, config: ModelConfig, points: bool = True) -> None:
         super().__init__()
         self.config = config
         self.aggregator = Aggregator(config)
         self.aggregator.patch_embed = VisionTransformer(config)
         self.camera_head = CameraHead(config)
-        self.point_head = point_head(config)
+        if points:
+            self.point_head = point_head(config)
         self.depth_head = depth_head(config)
         init_vggt(self)
 
     @staticmethod
-    def from_pretrained(name: str | Path) -> "VGGT":
-        """The bundled "tiny", a file, or a hub repository; see `movies.model.weights.load_pretrained`."""
-        return load_pretrained(VGGT, name)
+    def from_pretrained(name: str | Path, dtype: torch.dtype = torch.float32) -> "VGGT":
+        """The bundled "tiny", a file, a folder or a hub repository, in eval mode on the CPU.
+
+        In bf16 half the memory is taken, and products and convolutions run in bf16. Raises InputError where nothing
+        of that name is found, or where it does not fill the network.
+        """
+        return find_weights("VGGT", name).load(VGGT, dtype)
 
     def set_checkpointing(self, enabled: bool) -> None:
         """Trade time for memory in training."""
@@ -73,6 +81,10 @@ class VGGT(nn.Module):
     def forward(self, images: Tensor) -> VGGTPrediction:  # [B, V, 3, H, W] in [0, 1]
         """Raises InputError unless H and W are multiples of the patch size."""
         check_images(images, self.config.patch_size)
+        with own_precision(self):
+            return self._predict(images)
+
+    def _predict(self, images: Tensor) -> VGGTPrediction:
         grid = (images.shape[-2] // self.config.patch_size, images.shape[-1] // self.config.patch_size)
         patches = self.aggregator.patch_embed(images.flatten(0, 1)).unflatten(0, images.shape[:2])
         nothing = patches[:, :, :0]
@@ -85,7 +97,9 @@ class VGGT(nn.Module):
         levels = normalise_tokens(levels, 1 + self.config.num_register_tokens)
         timeless, no_image = images.new_zeros(1, 1, 0), images.new_zeros(*images.shape[:2], 1, 1, 0)
         depth = self.depth_head(levels, grid, timeless, no_image)[:, 0]  # [B, V, H, W, 2]
-        points = self.point_head(levels, grid, timeless, no_image)[:, 0]  # [B, V, H, W, 4]
+        points = images.new_zeros(*images.shape[:2], 0, 0, 4)
+        if hasattr(self, "point_head"):
+            points = self.point_head(levels, grid, timeless, no_image)[:, 0]  # [B, V, H, W, 4]
         xyz = points[..., :3]
         return VGGTPrediction(
             depth=depth[..., 0].exp(),
