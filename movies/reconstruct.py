@@ -2,13 +2,14 @@
 
 The network works in a world of its own: the first view's camera is the identity, and points lie at mean distance 1 or
 so. Without given cameras that world and VGGT's unit are kept. Given cameras are brought there and the scene is brought
-back: the unit is the robust ratio of the distances between VGGT's camera centres and between the given ones. Where
-that ratio cannot be had (no VGGT, or cameras that stand still), one unit of the given world is taken for one of the
-network's.
+back: the unit is the one in which VGGT's depth and the given cameras explain the frames best (each frame warped into
+others). Where it cannot be had (no VGGT, or cameras that stand still), one unit of the given world is taken for one of
+the network's.
 """
 
 import hashlib
 import json
+import math
 import platform
 import time
 from collections.abc import Iterator
@@ -26,9 +27,10 @@ from movies.cameras import Cameras
 from movies.clip import Clip
 from movies.errors import InputError
 from movies.files import replacing_folder
+from movies.geometry import project, unproject
 from movies.metrics import psnr
 from movies.model.network import MoVieS
-from movies.model.vggt import VGGT
+from movies.model.vggt import VGGT, VGGTPrediction
 from movies.motion import grid_tracks, moving_masks, scene_flow
 from movies.novel_views import VIEWING_SIZE, render_path
 from movies.scene import Scene4D
@@ -38,6 +40,7 @@ from movies.video import contact_sheet, false_color, motion_picture, write_image
 
 NOVEL_FRAMES, NOVEL_FPS, CLIP_FPS = 48, 16.0, 6.0
 TRACKS_ACROSS = 28  # grid tracks along the longer side of a view
+REACH, NUM_UNITS = (0.02, 4.0), 36  # how far apart cameras may be in the network's unit, and the steps between
 PHASES = ("cameras", "encode", "decode", "scene")
 
 
@@ -71,8 +74,8 @@ def reconstruct(clip: Clip, model: MoVieS, vggt: VGGT | None = None, resolution:
     seconds: dict[str, float] = {}
     with _phases(seconds) as phase:
         phase("cameras")
-        estimated = vggt(images).cameras[0] if vggt is not None else None
-        cameras, scale, transform = network_cameras(clip, estimated, device)
+        prediction = vggt(images) if vggt is not None else None
+        cameras, scale, transform = network_cameras(clip, prediction, device)
         phase("encode")
         tokens = model.encode(images, cameras[None], times)
         phase("decode")
@@ -102,34 +105,59 @@ def fit_resolution(clip: Clip, resolution: int, patch_size: int) -> Clip:
 
 
 def network_cameras(
-    clip: Clip, estimated: Cameras | None, device: torch.device
+    clip: Clip, prediction: VGGTPrediction | None, device: torch.device
 ) -> tuple[Cameras, float, Tensor]:  # [V], scale and transform [4, 4] from the network's world to the user's
     """The context cameras in the network's world, and the way back."""
-    if estimated is not None:
+    if not clip.has_cameras:
+        estimated = prediction.cameras[0]
         estimated = estimated.relative_to(estimated[:1])
         if not (estimated.c2w.isfinite().all() and estimated.fxfycxcy.isfinite().all()):
             raise InputError("the camera estimate is not finite: the camera weights do not fit this clip")
-    if not clip.has_cameras:
         return estimated, 1.0, torch.eye(4)
     given = clip.context.cameras
-    first = given.c2w[0]
     canonical = given.relative_to(given[:1]).to(device)
-    unit = network_unit(canonical, estimated) if estimated is not None else 1.0
-    return canonical.rescaled(unit), 1 / unit, first.cpu()
+    unit = 1.0
+    if prediction is not None:
+        unit = network_unit(clip.context.images.to(device), prediction.depth[0], canonical)
+    return canonical.rescaled(unit), 1 / unit, given.c2w[0].cpu()
 
 
-def network_unit(given: Cameras, estimated: Cameras) -> float:
-    """What lengths of the given world [V] are multiplied by to agree with the estimated one [V].
+def network_unit(images: Tensor, depth: Tensor, cameras: Cameras) -> float:  # [V, 3, H, W], [V, H, W], [V]
+    """What lengths of the cameras' world are multiplied by to agree with `depth`; 1 for cameras that stand still.
 
-    The median ratio of distances between camera centres, over the pairs at least a tenth as far apart as the
-    farthest; 1 where either set stands still (below 1e-4 of anything is noise of the estimate).
+    The factor that best explains the frames by one another, of a row of factors 16 % apart, refined by a parabola.
+    Depth is trusted for this rather than VGGT's camera centres: a small error there turns a small baseline into none.
     """
-    a, b = (torch.cdist(c.centers.double(), c.centers.double()) for c in (given, estimated))
-    apart = a > 0.1 * a.max()
-    if not apart.any() or a.max() < 1e-8 or b.max() < 1e-4:
+    reach = float(torch.cdist(cameras.centers, cameras.centers).max())
+    if reach < 1e-8:
         return 1.0
-    ratio = float((b[apart] / a[apart]).median())
-    return ratio if ratio > 0 else 1.0
+    low, high = (math.log(x / reach) for x in REACH)
+    steps = torch.linspace(low, high, NUM_UNITS).tolist()
+    costs = [_mismatch(images, depth, cameras.rescaled(math.exp(step))) for step in steps]
+    best = min(range(len(steps)), key=costs.__getitem__)
+    if not 0 < best < len(steps) - 1:
+        return math.exp(steps[best])
+    before, here, after = costs[best - 1 : best + 2]
+    curvature = before - 2 * here + after
+    shift = 0.5 * (before - after) / curvature if curvature > 0 else 0.0
+    return math.exp(steps[best] + shift * (steps[1] - steps[0]))
+
+
+def _mismatch(images: Tensor, depth: Tensor, cameras: Cameras) -> float:
+    """Mean absolute difference of frames and other frames warped into them through the depth."""
+    num_views, _, height, width = images.shape
+    points = unproject(depth, cameras.fxfycxcy, cameras.c2w).flatten(1, 2)  # [V, HW, 3]
+    unseen = (images - images.mean(dim=(2, 3), keepdim=True)).abs().mean()  # as if matched with anything
+    costs = []
+    for gap in sorted({1, max(1, num_views // 4), num_views // 2}):
+        others = (torch.arange(num_views, device=depth.device) + gap) % num_views
+        positions, z = project(points, cameras.fxfycxcy[others], cameras.c2w[others])  # [V, HW, 2], [V, HW]
+        inside = ((positions >= 0) & (positions <= 1)).all(dim=-1) & (z > 1e-3)
+        grid = (2 * positions - 1).unflatten(1, (height, width)).clamp(-2, 2)
+        warped = F.grid_sample(images[others], grid, align_corners=False, padding_mode="border")
+        difference = (warped - images).abs().mean(dim=1).flatten(1)  # [V, HW]
+        costs.append(torch.where(inside, difference, unseen).mean())
+    return float(torch.stack(costs).mean())
 
 
 def reconstruct_file(
