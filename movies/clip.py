@@ -1,6 +1,6 @@
 """Views, Tracks, Clip, Batch: images with their cameras, depth and tracks, cropped, resized and rescaled together."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import torch
@@ -122,7 +122,7 @@ class Clip:
     """One scene's views, context views first, then target views, with their tracks.
 
     `Clip.load` makes one from a video; the samplers of training make them from datasets. `has_cameras` False means
-    that the cameras are placeholders and are to be estimated.
+    that the cameras are placeholders and are to be estimated. The weights say how far depth and tracks are trusted.
     """
 
     views: Views  # V views
@@ -131,6 +131,8 @@ class Clip:
     has_cameras: bool = True
     is_static: bool = False
     name: str = ""
+    depth_weight: float = 1.0
+    motion_weight: float = 1.0
 
     def __post_init__(self) -> None:
         check_shape("tracks.visible", self.tracks.visible, (*self.views.times.shape, None))
@@ -243,6 +245,8 @@ class Batch:
     num_context: int
     is_static: Tensor  # [B] bool
     names: tuple[str, ...]
+    depth_weight: Tensor = field(default_factory=lambda: torch.ones(()))  # [B] of the depth loss, or [] for all
+    motion_weight: Tensor = field(default_factory=lambda: torch.ones(()))  # [B] or []
 
     @property
     def context(self) -> Views:
@@ -253,9 +257,8 @@ class Batch:
         return self.views.select(slice(self.num_context, None))
 
     def to(self, device: torch.device | str) -> "Batch":
-        return replace(
-            self, views=self.views.to(device), tracks=self.tracks.to(device), is_static=self.is_static.to(device)
-        )
+        parts = ("views", "tracks", "is_static", "depth_weight", "motion_weight")
+        return replace(self, **{name: getattr(self, name).to(device) for name in parts})
 
     @staticmethod
     def stack(clips: list[Clip]) -> "Batch":
@@ -276,6 +279,8 @@ class Batch:
             clips[0].num_context,
             torch.tensor([clip.is_static for clip in clips]),
             tuple(clip.name for clip in clips),
+            torch.tensor([clip.depth_weight for clip in clips]),
+            torch.tensor([clip.motion_weight for clip in clips]),
         )
 
 

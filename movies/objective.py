@@ -27,10 +27,13 @@ MOVING = 0.005  # world units: a track that moves less counts as still
 
 @dataclass(frozen=True)
 class LossTerms:
-    """Named losses [B] with their weights, and measures [B] that nobody minimises (NaN: does not apply)."""
+    """Named losses [B] with their weights (one number, or [B]), and measures [B] that nobody minimises.
+
+    A measure is NaN where it does not apply.
+    """
 
     losses: dict[str, Tensor]
-    weights: Mapping[str, float]
+    weights: Mapping[str, float | Tensor]
     measures: dict[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -94,7 +97,8 @@ class MoviesObjective:
             if config.ssim:
                 values["ssim"] = 1 - metrics.ssim(images, target).mean(dim=1)
             measures["psnr"] = metrics.psnr(images.detach(), target).mean(dim=1)
-        weights = {name: getattr(config, name) for name in values}
+        trust = {"depth": batch.depth_weight, "motion": batch.motion_weight}
+        weights = {name: getattr(config, name) * trust.get(name, 1.0) for name in values}
         return LossTerms(values, weights, measures)
 
     def _depth(self, splats: DynamicSplats, context: Views) -> tuple[dict, dict]:
@@ -199,7 +203,8 @@ class VGGTObjective:
             "points": losses.point_loss(prediction.points, truth, mask),
             "cameras": losses.camera_loss(prediction.pose_encodings, pose_encoding(context.cameras)),
         }
-        weights = {name: getattr(self.config, name) for name in values}
+        trust = {"depth": batch.depth_weight, "points": batch.depth_weight}
+        weights = {name: getattr(self.config, name) * trust.get(name, 1.0) for name in values}
         return LossTerms(values, weights, self._measures(prediction, context))
 
     @torch.no_grad()

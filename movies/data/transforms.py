@@ -40,6 +40,16 @@ def _luma(images: Tensor) -> Tensor:  # [V, 3, H, W] -> [V, 1, H, W]
     return (images * weights[:, None, None]).sum(dim=1, keepdim=True)
 
 
+def trim_depth(clip: Clip, low: float, high: float) -> Clip:
+    """Depth outside the quantiles `low` to `high` of its view's valid depth no longer counts."""
+    if (low, high) == (0.0, 1.0):
+        return clip
+    depth = torch.where(clip.views.depth_mask, clip.views.depth, torch.nan).flatten(1)  # [V, H * W]
+    bounds = depth.nanquantile(torch.tensor([low, high]), dim=1)[..., None, None]  # [2, V, 1, 1], NaN without any
+    inside = (clip.views.depth >= bounds[0]) & (clip.views.depth <= bounds[1])
+    return replace(clip, views=replace(clip.views, depth_mask=clip.views.depth_mask & inside))
+
+
 def unit_times(clip: Clip) -> Clip:
     """Times moved and scaled so that the context spans [0, 1]; equal times all become 0."""
     context = clip.context.times

@@ -11,7 +11,7 @@ from torch import nn
 
 from movies.data.batching import entries_per_batch
 from movies.data.dataset import ClipConfig
-from movies.data.manifest import Manifest, load_manifest
+from movies.data.manifest import Manifest, load_mix
 from movies.data.sampling import SamplingConfig
 from movies.data.toml_files import Section, read_toml
 from movies.errors import InputError
@@ -34,7 +34,7 @@ class ModelSection(Section):
 
 
 class Source(Section):
-    """A manifest, relative to the stage file; `repeats` replaces the manifest's own (0: the manifest's)."""
+    """A manifest or a mix, relative to the stage file; `repeats` replaces those it names itself (0: as they are)."""
 
     manifest: str
     repeats: int = Field(0, ge=0)
@@ -173,8 +173,8 @@ class StageFile:
         return [(group.pattern, group.multiplier) for group in self.stage.optim.groups]
 
     def _manifests(self, sources: tuple[Source, ...]) -> list[tuple[Manifest, int]]:
-        loaded = [(load_manifest(self.path.parent / source.manifest), source.repeats) for source in sources]
-        return [(manifest, repeats or manifest.repeats) for manifest, repeats in loaded]
+        loaded = [(load_mix(self.path.parent / source.manifest), source.repeats) for source in sources]
+        return [(manifest, repeats or manifest.repeats) for manifests, repeats in loaded for manifest in manifests]
 
 
 def load_stages(path: str | Path, max_steps: int | None = None) -> list[StageFile]:

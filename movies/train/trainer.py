@@ -244,7 +244,7 @@ def _device(name: str) -> torch.device:
 
 
 def _dataset(stage: Stage, manifests: list[tuple[Manifest, int]]) -> ClipDataset:
-    sources = [(manifest.sequences(), repeats) for manifest, repeats in manifests]
+    sources = [manifest.data_source(repeats) for manifest, repeats in manifests]
     return ClipDataset(sources, stage.data.clip_config())
 
 
