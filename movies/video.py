@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -183,7 +184,7 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
 
 
-def read_image(path: str | Path, short_side: int = 0) -> Tensor:  # [3, H, W] in [0, 1]
+def read_image(path: str | Path | BinaryIO, short_side: int = 0) -> Tensor:  # [3, H, W] in [0, 1]
     """Read one picture: turned as its EXIF tag says, grey and palette to RGB, alpha over black, 16 bits kept.
 
     With `short_side` a larger picture is made smaller while it is decoded (`scaled_size`), which is faster.

@@ -2,6 +2,7 @@
 
 from movies.data.readers.dynamicreplica import dynamicreplica_sequences
 from movies.data.readers.matrixcity import matrixcity_sequences
+from movies.data.readers.packed import packed_sequences
 from movies.data.readers.pointodyssey import pointodyssey_sequences
 from movies.data.readers.realestate10k import realestate10k_sequences
 from movies.data.readers.spring import spring_sequences
@@ -19,5 +20,6 @@ READERS = {
     "spring": spring_sequences,
     "vkitti2": vkitti2_sequences,
     "stereo4d": stereo4d_sequences,
+    "packed": packed_sequences,
     "synthetic": synthetic_sequences,
 }

@@ -58,7 +58,7 @@ def _index(container, stream) -> tuple[list[int], list[int]]:
 
 def _decoded(container, stream, wanted: list[int], keys: list[int], size: tuple[int, int]) -> Iterator[np.ndarray]:
     """Frames at the sorted presentation times `wanted`; jumps only where a later keyframe is nearer."""
-    options = {"format": "rgb24", "height": size[0], "width": size[1], "interpolation": "AREA"}
+    options = {"format": "rgb24", "height": size[0], "width": size[1], "interpolation": "BILINEAR"}
     frames, group = iter(()), -1
     for time in wanted:
         if bisect_right(keys, time) != group:

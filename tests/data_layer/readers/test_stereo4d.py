@@ -68,8 +68,8 @@ def test_other_field_of_view_and_size(tmp_path):
     views, tracks = sequence.read([1, 4])
     torch.testing.assert_close(views.cameras.fxfycxcy, wide.views.cameras.fxfycxcy[[1, 4]])
     assert views.size == (12, 16) and torch.equal(tracks.visible, wide.tracks.visible[[1, 4]])
-    means = wide.views.images[[1, 4]].unflatten(-2, (12, 2)).unflatten(-1, (16, 2)).mean(dim=(-3, -1))
-    torch.testing.assert_close(views.images, means, rtol=0, atol=0.02)
+    smaller = wide.views.select([1, 4]).resized(12, 16).images
+    torch.testing.assert_close(views.images, smaller, rtol=0, atol=0.06)  # the decoder's fixed-point arithmetic
 
 
 def test_clips_without_a_video_are_left_out(tmp_path):

@@ -1,0 +1,144 @@
+"""Images a second of every reader, against bare decoding of the same files by the same libraries.
+
+`python tools/bench_data.py [--height 360 --width 640] [--views 8] [--rounds 5]` writes each dataset's raw layout (as
+the tests do), lists the files that one read opens, and times both on one thread. Bare decoding ends with arrays as the
+libraries give them; ours ends with float images, metric depth, cameras and tracks. `overhead` is what that adds.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import h5py
+import numpy as np
+import OpenEXR
+import torch
+from PIL import Image
+
+FIXTURES = Path(__file__).parents[1] / "tests" / "data_layer" / "readers"
+sys.path.insert(0, str(FIXTURES))
+
+import layouts_dynamic  # noqa: E402
+import layouts_static  # noqa: E402
+from scene import make_scene  # noqa: E402
+
+from movies.data.readers import READERS  # noqa: E402
+from movies.data.readers.frames import frames_of  # noqa: E402
+
+WRITERS = {
+    "tartanair": layouts_static.write_tartanair,
+    "matrixcity": layouts_static.write_matrixcity,
+    "vkitti2": layouts_static.write_vkitti2,
+    "pointodyssey": layouts_dynamic.write_pointodyssey,
+    "dynamicreplica": layouts_dynamic.write_dynamicreplica,
+    "spring": layouts_dynamic.write_spring,
+    "stereo4d": layouts_dynamic.write_stereo4d,
+}
+
+
+def _picture(path: Path) -> np.ndarray:
+    with Image.open(path) as file:
+        return np.asarray(file)
+
+
+def _hdf5(path: Path) -> np.ndarray:
+    with h5py.File(path) as file:
+        return file["disparity"][:]
+
+
+def _exr(path: Path) -> np.ndarray:
+    with OpenEXR.File(str(path), separate_channels=True) as file:
+        return next(iter(file.channels().values())).pixels
+
+
+def _arrays(path: Path) -> list[np.ndarray]:
+    with np.load(path) as arrays:
+        return [arrays[key] for key in arrays.files if key != "trajs_2d"]
+
+
+def _video(path: Path) -> list[np.ndarray]:
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+def _tensors(path: Path) -> dict:
+    return torch.load(path, weights_only=True, mmap=True)
+
+
+BARE: dict[str, Callable] = {
+    ".jpg": _picture, ".png": _picture, ".dsp5": _hdf5, ".exr": _exr, ".npy": np.load, ".npz": _arrays, ".mp4": _video,
+    ".pth": _tensors,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Images a second, and the share of time that reading adds to bare decoding."""
+
+    reader: str
+    ours: float
+    bare: float
+
+    @property
+    def overhead(self) -> float:
+        return self.bare / self.ours - 1
+
+
+def opened_files(sequence, indices: list[int]) -> list[Path]:
+    """What one read opens: what Python itself opens, and the files that C libraries open behind its back."""
+    opened: set[Path] = set()
+
+    def hook(event: str, arguments: tuple) -> None:
+        if event == "open" and isinstance(arguments[0], str | Path) and recording:
+            opened.add(Path(arguments[0]))
+
+    recording = True
+    sys.addaudithook(hook)  # cannot be taken off again, hence `recording`
+    sequence.read(indices)
+    recording = False
+    frames = frames_of(sequence)
+    opened |= {path for i in indices for path in (frames.images[i], frames.depths[i]) if path is not None}
+    return sorted(path for path in opened if path.suffix in BARE and path.is_relative_to(sequence.root))
+
+
+def seconds(function: Callable[[], object], rounds: int) -> float:
+    """CPU time of the fastest of `rounds` calls: other work on the machine does not count."""
+    times = []
+    for _ in range(rounds):
+        started = time.process_time()
+        function()
+        times.append(time.process_time() - started)
+    return min(times)
+
+
+def measure(reader: str, root: Path, rounds: int) -> Speed:
+    sequence = READERS[reader](root)[0]
+    indices = list(range(sequence.num_frames))
+    files = opened_files(sequence, indices)
+    ours = seconds(lambda: sequence.read(indices), rounds)
+    bare = seconds(lambda: [BARE[file.suffix](file) for file in files], rounds)
+    return Speed(reader, len(indices) / ours, len(indices) / bare)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name, default in (("height", 360), ("width", 640), ("views", 8), ("rounds", 5)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--readers", nargs="+", choices=sorted(WRITERS), default=sorted(WRITERS))
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    scene = make_scene(size=(args.height, args.width), num_frames=args.views, num_tracks=2000)
+    for reader in args.readers:
+        with tempfile.TemporaryDirectory() as folder:
+            WRITERS[reader](Path(folder), scene)
+            speed = measure(reader, Path(folder), args.rounds)
+        print(f"{reader}: {speed.ours:.0f} images/s, bare {speed.bare:.0f}, overhead {speed.overhead:.0%}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
