@@ -24,7 +24,16 @@ EXTRAS = {
     "data": DATA,
     "view": ["viser>=1.1"],
     "hub": ["huggingface_hub>=1.0"],
-    "dev": ["pytest>=8", "pytest-timeout>=2.3", "ruff>=0.15", "scikit-image>=0.25", *DATA],
+    # playwright drives a browser through the exported page; plyfile reads exported files back
+    "dev": [
+        "pytest>=8",
+        "pytest-timeout>=2.3",
+        "ruff>=0.15",
+        "scikit-image>=0.25",
+        *DATA,
+        "playwright>=1.49",
+        "plyfile>=1",
+    ],
 }
 
 setup(
@@ -36,7 +45,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["movies", "movies.*"]),
-    package_data={"movies": ["assets/*.safetensors"]},
+    package_data={"movies": ["assets/*.safetensors", "export/viewer.*"]},
     install_requires=CORE,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["movies = movies.cli:main"]},

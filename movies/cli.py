@@ -87,6 +87,30 @@ def render(
     print(f"wrote {out}")
 
 
+def export(
+    scene: Positional[Annotated[str, arg(metavar="SCENE")]],
+    format: Literal["ply", "compressed-ply", "splat", "spz", "glb", "npz", "html"],
+    out: File,
+    times: Annotated[str, arg(metavar="N|all")] = "all",
+) -> None:
+    """Write a scene as files that other programs open, or as a page that plays it.
+
+    Example: movies export out/clip/scene.safetensors --format html --out scene.html
+
+    Args:
+        scene: A scene.safetensors.
+        format: html: one page that plays the scene in any browser, without a network. glb, npz: one file of all
+            times. The others know no time: a numbered file for each.
+        out: The file to write.
+        times: All stored times, a count spread evenly over them, or times from 0 to 1 as 0.0,0.5.
+    """
+    from movies.export import export_file
+
+    written = export_file(scene, format, out, times)
+    size = sum(path.stat().st_size for path in written) / 1e6
+    print(f"wrote {' to '.join(str(path) for path in {written[0]: 0, written[-1]: 0})}, {size:.1f} MB")
+
+
 def train(
     stage: Positional[Annotated[str, arg(metavar="STAGE.toml|DIR")]],
     out: Folder,
@@ -183,7 +207,13 @@ def doctor() -> None:
     print(f"needed and absent: {', '.join(broken)}" if broken else "everything needed is here")
 
 
-COMMANDS: dict[str, Callable] = {"reconstruct": reconstruct, "render": render, "train": train, "doctor": doctor}
+COMMANDS: dict[str, Callable] = {
+    "reconstruct": reconstruct,
+    "render": render,
+    "export": export,
+    "train": train,
+    "doctor": doctor,
+}
 GROUPS: dict[str, tuple[str, dict[str, Callable]]] = {
     "weights": (
         "Inspect or convert files of weights.\n\nExample: movies weights inspect model.safetensors",

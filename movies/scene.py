@@ -130,10 +130,10 @@ class Scene4D:
     def load(path: str | Path) -> "Scene4D":
         """Read a scene that `save` wrote. Raises InputError for a missing, truncated, foreign or newer file."""
         tensors, metadata = _read(Path(path))
-        unit = float(metadata["scale_unit"])
-        missing = sorted(set(_names()) - set(tensors))
+        missing = sorted({*_names(), "scale_unit", "image_size"} - {*tensors, *metadata})
         if missing:
             raise InputError(f"{path}: the scene lacks {', '.join(missing)}; reconstruct it again")
+        unit = float(metadata["scale_unit"])
         times = tensors["times"]
         moving = {name: tensors[f"moving.{name}"] for name in _ATTRIBUTES}
         moving = {name: x.expand(len(times), *x.shape[1:]) for name, x in moving.items()}
