@@ -12,6 +12,9 @@ from movies.shapes import check_shape
 NUM_GRADIENT_SCALES = 4
 MOTION_UNIT = 0.15  # a typical offset in a world of unit mean distance; brings the squared loss near 1
 
+# Translation (scene units), quaternion and field of view (radians): what a hand-held clip moves and lenses differ by.
+USUAL_POSE = (0.1, 0.05, 0.2)
+
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:  # [B, ...], [B, ...] bool -> [B]
     """Mean over the True entries of each sample; 0 where there are none. NaN outside the mask does no harm."""
@@ -195,11 +198,29 @@ def camera_loss(pose_encodings: Tensor, target: Tensor, decay: float = 0.6) -> T
 
     A quaternion and its negative are one rotation: the nearer of the two counts (VGGT, camera loss).
     """
+    errors = _pose_errors(pose_encodings, target).abs()
+    parts = [errors[..., part].mean(dim=(2, 3)) for part in (slice(0, 3), slice(3, 7), slice(7, 9))]
+    return _over_iterations(sum(parts), decay)
+
+
+def squared_camera_loss(pose_encodings: Tensor, target: Tensor, decay: float = 0.6) -> Tensor:  # as camera_loss
+    """Squared errors of translation, quaternion and field of view, each over the square of its usual size.
+
+    For random starts: most of a hand-held camera's motion is near zero, where L1 is content with predicting none.
+    """
+    errors = _pose_errors(pose_encodings, target).square()
+    usual = zip((slice(0, 3), slice(3, 7), slice(7, 9)), USUAL_POSE, strict=True)
+    parts = [errors[..., part].sum(dim=-1).mean(dim=2) / size**2 for part, size in usual]
+    return _over_iterations(sum(parts), decay)
+
+
+def _pose_errors(pose_encodings: Tensor, target: Tensor) -> Tensor:  # [I, B, V, 9], [B, V, 9] -> [I, B, V, 9]
     quat = pose_encodings[..., 3:7]
     sign = torch.where((quat * target[..., 3:7]).sum(dim=-1, keepdim=True) < 0, -1.0, 1.0)
-    signed = torch.cat([pose_encodings[..., :3], quat * sign, pose_encodings[..., 7:]], dim=-1)
-    errors = (signed - target).abs()  # [I, B, V, 9]
-    parts = [errors[..., part].mean(dim=(2, 3)) for part in (slice(0, 3), slice(3, 7), slice(7, 9))]
+    return torch.cat([pose_encodings[..., :3], quat * sign, pose_encodings[..., 7:]], dim=-1) - target
+
+
+def _over_iterations(errors: Tensor, decay: float) -> Tensor:  # [I, B] -> [B]
     count = len(errors)
     weights = decay ** torch.arange(count - 1, -1, -1, dtype=errors.dtype, device=errors.device)
-    return (sum(parts) * weights[:, None]).sum(dim=0) / weights.sum()
+    return (errors * weights[:, None]).sum(dim=0) / weights.sum()

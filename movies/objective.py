@@ -67,11 +67,12 @@ class MoviesObjectiveConfig:
 
 @dataclass(frozen=True)
 class VGGTObjectiveConfig:
-    """Weights of the terms (0 switches a term off)."""
+    """Weights of the terms (0 switches a term off). `camera_kind` "squared" is for random starts."""
 
     depth: float = 1.0
     points: float = 1.0
     cameras: float = 1.0
+    camera_kind: Literal["published", "squared"] = "published"
 
 
 class MoviesObjective:
@@ -198,10 +199,12 @@ class VGGTObjective:
         """Terms in the world of the first camera and of unit scale, which the batch must be in."""
         context = batch.context
         truth, mask = context.points(), context.depth_mask
+        squared = self.config.camera_kind == "squared"
+        camera_loss = losses.squared_camera_loss if squared else losses.camera_loss
         values = {
             "depth": losses.log_depth_loss(prediction.depth, context.depth, mask),
             "points": losses.point_loss(prediction.points, truth, mask),
-            "cameras": losses.camera_loss(prediction.pose_encodings, pose_encoding(context.cameras)),
+            "cameras": camera_loss(prediction.pose_encodings, pose_encoding(context.cameras)),
         }
         trust = {"depth": batch.depth_weight, "points": batch.depth_weight}
         weights = {name: getattr(self.config, name) * trust.get(name, 1.0) for name in values}

@@ -125,3 +125,14 @@ def test_camera_loss_takes_either_quaternion_and_weighs_the_last_iteration_most(
 
 def assert_close(got, want, tolerance=1e-6):
     torch.testing.assert_close(got, want, rtol=tolerance, atol=tolerance)
+
+
+def test_squared_camera_loss_counts_in_usual_sizes():
+    target = torch.zeros(1, 2, 9)
+    target[..., 6] = 1
+    moved = target.clone()
+    moved[:, 1, 0] = 0.1  # one usual translation in one of two views
+    moved[:, 1, 7] = 0.2  # and one usual field of view
+    assert losses.squared_camera_loss(moved[None], target).item() == pytest.approx(1.0)
+    flipped = target * torch.tensor([1.0, 1, 1, -1, -1, -1, -1, 1, 1])
+    assert losses.squared_camera_loss(flipped[None], target).item() == 0
