@@ -28,6 +28,7 @@ def reconstruct(
     frames: int = 13,
     resolution: int | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
+    dtype: Literal["fp32", "bf16"] = "fp32",
 ) -> None:
     """Make a 4D scene, novel views, depth, motion and tracks of a video.
 
@@ -38,14 +39,17 @@ def reconstruct(
         out: Folder for scene.safetensors, cameras.json, videos, tracks.npz, summary.json and overview.png.
         weights: MoVieS weights: tiny (bundled), a file, or a hub id.
         camera_weights: VGGT weights, which estimate the cameras (and the unit of given ones).
-        cameras: transforms.json, COLMAP folder, TUM or npz, for every frame of the clip. Estimated if left out.
+        cameras: transforms.json, COLMAP, TUM, MegaSaM or ViPE (docs/conventions.md); estimated if left out.
         frames: How many frames are read, evenly over the clip.
         resolution: Longer side that the network sees, a multiple of its patch (default: the weights' own).
         device: Where to compute.
+        dtype: bf16 halves the memory of the weights, and is faster where the processor has it.
     """
     from movies.reconstruct import reconstruct_file
 
-    summary = reconstruct_file(clip, out, weights, camera_weights, cameras, frames, resolution, device)
+    summary = reconstruct_file(clip, out, weights, camera_weights, cameras, frames, resolution, device, dtype)
+    for warning in summary["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)
     seconds = sum(summary["seconds"].values())
     print(f"{summary['frames']} frames of {summary['width']}x{summary['height']} in {seconds:.1f} s")
     print(f"{summary['num_static']} static and {summary['num_moving']} moving Gaussians", end="")
@@ -161,6 +165,56 @@ def evaluate_synthetic(
     print(evaluate(weights, camera_weights, clips, difficulty, out))
 
 
+def data_index(manifest: Positional[Annotated[str, arg(metavar="MANIFEST")]]) -> None:
+    """Write down once what sequences a dataset has, so that training need not list them.
+
+    Example: movies data index data_manifests/tartanair.toml
+
+    Args:
+        manifest: A manifest or a mix.
+    """
+    from movies.data.checks import index_manifests
+
+    for line in index_manifests(manifest):
+        print(line)
+
+
+def data_check(manifest: Positional[Annotated[str, arg(metavar="MANIFEST")]], sequences: int = 8) -> int:
+    """Read a sample of a dataset and say what is broken, and the likely cause. Exit 1 where something is.
+
+    Example: movies data check data_manifests/synthetic_wide_56.toml --sequences 2
+
+    Args:
+        manifest: A manifest or a mix.
+        sequences: How many sequences to read, evenly over the dataset.
+    """
+    from movies.data.checks import check_manifests
+
+    reports = check_manifests(manifest, sequences)
+    for report in reports:
+        print(report)
+    return int(any(report.problems for report in reports))
+
+
+def data_preview(
+    manifest: Positional[Annotated[str, arg(metavar="MANIFEST")]], out: Folder, sequences: int = 2, frames: int = 24
+) -> None:
+    """Draw images, depth and tracks of some sequences: a video and a sheet of each.
+
+    Example: movies data preview data_manifests/synthetic_wide_56.toml --out out/preview
+
+    Args:
+        manifest: A manifest or a mix.
+        out: Folder for the videos and pictures.
+        sequences: How many sequences of every dataset.
+        frames: How many frames of each, from its start.
+    """
+    from movies.data.preview import preview_manifests
+
+    for path in preview_manifests(manifest, out, sequences, frames):
+        print(f"wrote {path}")
+
+
 def weights_inspect(path: Positional[File]) -> None:
     """Say what a weights file holds, part by part, and whether it can be loaded.
 
@@ -215,6 +269,10 @@ COMMANDS: dict[str, Callable] = {
     "doctor": doctor,
 }
 GROUPS: dict[str, tuple[str, dict[str, Callable]]] = {
+    "data": (
+        "Check, index or look at datasets.\n\nExample: movies data check data_manifests/synthetic_wide_56.toml",
+        {"check": data_check, "index": data_index, "preview": data_preview},
+    ),
     "weights": (
         "Inspect or convert files of weights.\n\nExample: movies weights inspect model.safetensors",
         {"inspect": weights_inspect, "convert": weights_convert},
@@ -240,9 +298,7 @@ def main(argv: list[str] | None = None) -> int:
             if not debug:
                 warnings.simplefilter("ignore")  # libraries' advice to programmers
             call = _parse(arguments)
-            if call is not None:
-                call()
-        return 0
+            return (call() or 0) if call is not None else 0
     except KeyboardInterrupt:
         if debug:
             raise
@@ -271,7 +327,7 @@ def _fail(message: str, status: int = 2, prefix: str = "error: ") -> int:
     return status
 
 
-def _parse(arguments: list[str]) -> Callable[[], None] | None:
+def _parse(arguments: list[str]) -> Callable[[], int | None] | None:
     """The call that the arguments ask for, None where help was all. Raises InputError for what cannot be parsed."""
     from movies.errors import InputError
 

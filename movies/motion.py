@@ -59,7 +59,7 @@ def grid_tracks(splats: DynamicSplats, stride: int, index: int = 0) -> PointTrac
 
 def _seen(splats: DynamicSplats, points: Tensor, index: int) -> tuple[Tensor, Tensor]:
     """Where points [T, P, 3] lie in the views nearest in time, and which of them those views see."""
-    nearest = _nearest(splats.view_times[index], splats.times[index])  # [T]
+    nearest = nearest_times(splats.view_times[index], splats.times[index])  # [T]
     cameras, depth = splats.cameras[index][nearest], splats.depth[index][nearest]  # [T], [T, H, W]
     positions, z = project(points, cameras.fxfycxcy, cameras.c2w)
     inside = ((positions >= 0) & (positions < 1)).all(dim=-1) & (z > 0)
@@ -85,10 +85,11 @@ def scene_flow(splats: DynamicSplats, index: int = 0) -> Tensor:  # [V, H, W, 3]
     views = torch.arange(len(view_times), device=view_times.device)
     last = len(views) - 1
     other = torch.where(views < last, views + 1, views - 1).clamp(min=0)
-    own_time, other_time = (_nearest(splats.times[index], view_times[i]) for i in (views, other))
+    own_time, other_time = (nearest_times(splats.times[index], view_times[i]) for i in (views, other))
     sign = torch.where(views < last, 1.0, -1.0)[:, None, None, None]
     return sign * (motion[other_time, views] - motion[own_time, views])
 
 
-def _nearest(known: Tensor, wanted: Tensor) -> Tensor:  # [K], [T] -> [T] positions in `known`
+def nearest_times(known: Tensor, wanted: Tensor) -> Tensor:  # [K], [T] -> [T] positions in `known`
+    """For each wanted time the known one nearest to it."""
     return (wanted[:, None] - known).abs().argmin(dim=1)

@@ -1,18 +1,13 @@
-"""reconstruct: a Clip to DynamicSplats to a Scene4D, with cameras estimated where none are given; and its files.
-
-The network works in a world of its own: the first view's camera is the identity, and points lie at mean distance 1 or
-so. Without given cameras that world and VGGT's unit are kept. Given cameras are brought there and the scene is brought
-back: the unit is the one in which VGGT's depth and the given cameras explain the frames best (each frame warped into
-others). Where it cannot be had (no VGGT, or cameras that stand still), one unit of the given world is taken for one of
-the network's.
-"""
+"""reconstruct: a Clip to DynamicSplats to a Scene4D, with cameras estimated where none are given; and its files."""
 
 import hashlib
 import json
 import math
 import platform
+import resource
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,24 +18,27 @@ from torch import Tensor, nn
 
 import movies
 from movies.camera_files import save_cameras
-from movies.cameras import Cameras
 from movies.clip import Clip
+from movies.clip_quality import frame_warnings, geometry_warnings
+from movies.consistency import depth_agreement, parallax, reprojection
 from movies.errors import InputError
 from movies.files import replacing_folder
-from movies.geometry import project, unproject
 from movies.metrics import psnr
+from movies.model.config import ModelConfig
 from movies.model.network import MoVieS
 from movies.model.vggt import VGGT, VGGTPrediction
+from movies.model.weights import Pretrained, find_weights
 from movies.motion import grid_tracks, moving_masks, scene_flow
+from movies.network_world import fit_resolution, network_world
 from movies.novel_views import VIEWING_SIZE, render_path
 from movies.scene import Scene4D
 from movies.splats import DynamicSplats
 from movies.trajectories import camera_path
-from movies.video import contact_sheet, false_color, motion_picture, write_image, write_video
+from movies.video import contact_sheet, false_color, motion_picture, read_thumbnails, write_image, write_video
 
 NOVEL_FRAMES, NOVEL_FPS, CLIP_FPS = 48, 16.0, 6.0
 TRACKS_ACROSS = 28  # grid tracks along the longer side of a view
-REACH, NUM_UNITS = (0.02, 4.0), 36  # how far apart cameras may be in the network's unit, and the steps between
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 PHASES = ("cameras", "encode", "decode", "scene")
 
 
@@ -56,15 +54,22 @@ class Reconstruction:
     clip: Clip  # the frames as the network saw them; cameras in the user's world
     scale: float
     transform: Tensor  # [4, 4]
+    camera_depth: Tensor  # [V, H, W] that the camera network sees, network's world; [0, 0, 0] without one
     seconds: dict[str, float] = field(default_factory=dict)
 
 
 @torch.no_grad()
-def reconstruct(clip: Clip, model: MoVieS, vggt: VGGT | None = None, resolution: int | None = None) -> Reconstruction:
+def reconstruct(
+    clip: Clip,
+    model: MoVieS,
+    vggt: Callable[[Tensor], VGGTPrediction] | None = None,
+    resolution: int | None = None,
+) -> Reconstruction:
     """Reconstruct the context views of `clip` on the model's device, at the times of these views.
 
-    `resolution` is the longer side in pixels the network sees (a multiple of its patch; the model's own by default).
-    Raises InputError for a clip without cameras and no `vggt`, and for a resolution that does not fit.
+    `vggt` estimates cameras where the clip has none, and their unit where it has. `resolution` is the longer side in
+    pixels the network sees (a multiple of its patch; the model's own by default). Raises InputError for a clip without
+    cameras and no `vggt`, and for a resolution that does not fit.
     """
     if not clip.has_cameras and vggt is None:
         raise InputError("the clip has no cameras: give a VGGT to estimate them, or cameras with the clip")
@@ -74,90 +79,16 @@ def reconstruct(clip: Clip, model: MoVieS, vggt: VGGT | None = None, resolution:
     seconds: dict[str, float] = {}
     with _phases(seconds) as phase:
         phase("cameras")
-        prediction = vggt(images) if vggt is not None else None
-        cameras, scale, transform = network_cameras(clip, prediction, device)
+        world = network_world(clip, vggt(images) if vggt is not None else None, device)
         phase("encode")
-        tokens = model.encode(images, cameras[None], times)
+        tokens = model.encode(images, world.cameras[None], times)
         phase("decode")
         splats = model.decode(tokens, times)
+        del tokens
         phase("scene")
-        scene = splats.to_scene().to("cpu").placed(scale, transform)
+        scene = splats.to_scene().to("cpu").placed(world.scale, world.transform)
     seen = replace(clip, views=replace(clip.views, cameras=scene.cameras), has_cameras=True)
-    return Reconstruction(scene, splats, seen, scale, transform, seconds)
-
-
-def fit_resolution(clip: Clip, resolution: int, patch_size: int) -> Clip:
-    """The context views resized so that the longer side is `resolution`, the shorter the nearest multiple of the patch.
-
-    The picture's proportions stay: what does not fit is cropped evenly from both edges, and the cameras follow.
-    """
-    if resolution < patch_size or resolution % patch_size:
-        below = max(patch_size, resolution // patch_size * patch_size)
-        raise InputError(f"resolution must be a multiple of the patch size {patch_size}, got {resolution}; try {below}")
-    clip = replace(clip, views=clip.context, tracks=clip.tracks.select(slice(0, clip.num_context)))
-    height, width = clip.views.size
-    shrink = resolution / max(height, width)
-    goal = [max(patch_size, round(n * shrink / patch_size) * patch_size) for n in (height, width)]
-    grow = max(goal[0] / height, goal[1] / width)
-    new = [max(g, round(n * grow)) for g, n in zip(goal, (height, width), strict=True)]
-    top, left = (new[0] - goal[0]) // 2, (new[1] - goal[1]) // 2
-    return clip.resized(*new).cropped(top, left, *goal)
-
-
-def network_cameras(
-    clip: Clip, prediction: VGGTPrediction | None, device: torch.device
-) -> tuple[Cameras, float, Tensor]:  # [V], scale and transform [4, 4] from the network's world to the user's
-    """The context cameras in the network's world, and the way back."""
-    if not clip.has_cameras:
-        estimated = prediction.cameras[0]
-        estimated = estimated.relative_to(estimated[:1])
-        if not (estimated.c2w.isfinite().all() and estimated.fxfycxcy.isfinite().all()):
-            raise InputError("the camera estimate is not finite: the camera weights do not fit this clip")
-        return estimated, 1.0, torch.eye(4)
-    given = clip.context.cameras
-    canonical = given.relative_to(given[:1]).to(device)
-    unit = 1.0
-    if prediction is not None:
-        unit = network_unit(clip.context.images.to(device), prediction.depth[0], canonical)
-    return canonical.rescaled(unit), 1 / unit, given.c2w[0].cpu()
-
-
-def network_unit(images: Tensor, depth: Tensor, cameras: Cameras) -> float:  # [V, 3, H, W], [V, H, W], [V]
-    """What lengths of the cameras' world are multiplied by to agree with `depth`; 1 for cameras that stand still.
-
-    The factor that best explains the frames by one another, of a row of factors 16 % apart, refined by a parabola.
-    Depth is trusted for this rather than VGGT's camera centres: a small error there turns a small baseline into none.
-    """
-    reach = float(torch.cdist(cameras.centers, cameras.centers).max())
-    if reach < 1e-8:
-        return 1.0
-    low, high = (math.log(x / reach) for x in REACH)
-    steps = torch.linspace(low, high, NUM_UNITS).tolist()
-    costs = [_mismatch(images, depth, cameras.rescaled(math.exp(step))) for step in steps]
-    best = min(range(len(steps)), key=costs.__getitem__)
-    if not 0 < best < len(steps) - 1:
-        return math.exp(steps[best])
-    before, here, after = costs[best - 1 : best + 2]
-    curvature = before - 2 * here + after
-    shift = 0.5 * (before - after) / curvature if curvature > 0 else 0.0
-    return math.exp(steps[best] + shift * (steps[1] - steps[0]))
-
-
-def _mismatch(images: Tensor, depth: Tensor, cameras: Cameras) -> float:
-    """Mean absolute difference of frames and other frames warped into them through the depth."""
-    num_views, _, height, width = images.shape
-    points = unproject(depth, cameras.fxfycxcy, cameras.c2w).flatten(1, 2)  # [V, HW, 3]
-    unseen = (images - images.mean(dim=(2, 3), keepdim=True)).abs().mean()  # as if matched with anything
-    costs = []
-    for gap in sorted({1, max(1, num_views // 4), num_views // 2}):
-        others = (torch.arange(num_views, device=depth.device) + gap) % num_views
-        positions, z = project(points, cameras.fxfycxcy[others], cameras.c2w[others])  # [V, HW, 2], [V, HW]
-        inside = ((positions >= 0) & (positions <= 1)).all(dim=-1) & (z > 1e-3)
-        grid = (2 * positions - 1).unflatten(1, (height, width)).clamp(-2, 2)
-        warped = F.grid_sample(images[others], grid, align_corners=False, padding_mode="border")
-        difference = (warped - images).abs().mean(dim=1).flatten(1)  # [V, HW]
-        costs.append(torch.where(inside, difference, unseen).mean())
-    return float(torch.stack(costs).mean())
+    return Reconstruction(scene, splats, seen, world.scale, world.transform, world.depth, seconds)
 
 
 def reconstruct_file(
@@ -169,19 +100,58 @@ def reconstruct_file(
     frames: int = 13,
     resolution: int | None = None,
     device: str = "auto",
+    dtype: str = "fp32",
 ) -> dict:
     """Video (and camera file) to a folder of outputs; returns the summary. What `movies reconstruct` calls.
 
-    Everything a user can get wrong raises InputError, and an output folder that cannot be written OSError, before
-    the long work begins.
+    In `dtype` "bf16" products and convolutions run in bf16 and weights take half the memory. The camera network is
+    freed before the other is loaded. Everything a user can get wrong raises InputError, and an output folder that
+    cannot be written OSError, before the long work begins.
     """
     with replacing_folder(out) as folder:
+        place, precision = choose_device(device), choose_dtype(dtype)
+        found, found_cameras = find_weights("MoVieS", weights), find_weights("VGGT", camera_weights)
+        found.check(MoVieS)
+        found_cameras.check(_camera_network)
         clip = Clip.load(path, frames, cameras)
-        place = choose_device(device)
-        model, vggt = MoVieS.from_pretrained(weights), VGGT.from_pretrained(camera_weights)
-        described = {"movies": describe_weights(model, weights), "vggt": describe_weights(vggt, camera_weights)}
-        result = reconstruct(clip, model.to(place), vggt.to(place), resolution)
-        return _write_all(result, folder, described)
+        clip = fit_resolution(clip, resolution or found.config.image_size, found.config.patch_size)
+        warnings = frame_warnings(clip.images, read_thumbnails(path))
+
+        prediction, described, took = _estimate(found_cameras, clip, place, precision, camera_weights)
+        started = time.perf_counter()
+        model = found.load(MoVieS, precision).to(place)
+        described = {"movies": describe_weights(model, weights), "vggt": described}
+        took["load"] = round(took["load"] + time.perf_counter() - started, 3)
+        result = reconstruct(clip, model, lambda _: prediction, max(clip.views.size))
+        del model
+        seconds = result.seconds | {"load": took["load"], "cameras": took["cameras"] + result.seconds["cameras"]}
+        return _write_all(replace(result, seconds=seconds), folder, described, warnings)
+
+
+def _camera_network(config: ModelConfig) -> VGGT:
+    """VGGT as far as cameras and depth need it."""
+    return VGGT(config, points=False)
+
+
+@torch.no_grad()
+def _estimate(
+    found: Pretrained, clip: Clip, place: torch.device, dtype: torch.dtype, name: str
+) -> tuple[VGGTPrediction, dict, dict[str, float]]:
+    """What VGGT says of the clip, its weights described, and the seconds; the network itself is gone afterwards."""
+    started = time.perf_counter()
+    vggt = found.load(_camera_network, dtype).to(place)
+    described = describe_weights(vggt, name)
+    loaded = time.perf_counter()
+    prediction = vggt(clip.context.images[None].to(place))
+    seconds = {"load": loaded - started, "cameras": round(time.perf_counter() - loaded, 3)}
+    return prediction, described, seconds
+
+
+def choose_dtype(name: str) -> torch.dtype:
+    """Raises InputError for anything but "fp32" and "bf16"."""
+    if name not in DTYPES:
+        raise InputError(f"unknown dtype {name!r}: choose one of {', '.join(DTYPES)}")
+    return DTYPES[name]
 
 
 def choose_device(name: str) -> torch.device:
@@ -228,10 +198,10 @@ def write_outputs(result: Reconstruction, folder: str | Path, weights: dict[str,
     (see `describe_weights`).
     """
     with replacing_folder(folder) as temporary:
-        return _write_all(result, temporary, weights or {})
+        return _write_all(result, temporary, weights or {}, [])
 
 
-def _write_all(result: Reconstruction, folder: Path, weights: dict[str, dict]) -> dict:
+def _write_all(result: Reconstruction, folder: Path, weights: dict[str, dict], warnings: list[str]) -> dict:
     scene, images, seconds = result.scene, result.clip.images, dict(result.seconds)
     size = result.clip.views.size
     num_bytes = scene.save(folder / "scene.safetensors")
@@ -266,6 +236,7 @@ def _write_all(result: Reconstruction, folder: Path, weights: dict[str, dict]) -
     seconds["write"] = round(time.perf_counter() - started, 3)
 
     summary = _summary(result, num_bytes, psnr(again, images), seconds, weights, len(tracks.query_views))
+    summary |= _agreement(result, warnings) | {"peak_memory": peak_memory()}
     (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     return summary
 
@@ -299,12 +270,39 @@ def _summary(
     }
 
 
+def _agreement(result: Reconstruction, warnings: list[str]) -> dict:
+    """How far views agree with each other and the two networks with each other, and what to tell the user."""
+    splats, depth = result.splats, result.splats.depth[0]
+    consistency, way = reprojection(splats), parallax(splats.cameras[0], depth)
+    ratio, spread = depth_agreement(result.camera_depth, depth) if result.camera_depth.numel() else (math.nan, math.nan)
+    columns = zip(*(x.tolist() for x in vars(consistency).values()), strict=True)
+    names = ("error_px", "share_within_1px", "overlap")
+    return {
+        "reprojection": [{n: _rounded(x) for n, x in zip(names, row, strict=True)} for row in columns],
+        "parallax": _rounded(way),
+        "depth_over_camera_depth": _rounded(ratio),
+        "depth_over_camera_depth_spread": _rounded(spread),
+        "warnings": [*warnings, *geometry_warnings(way, consistency.overlap.cpu(), ratio)],
+    }
+
+
+def _rounded(value: float) -> float | None:
+    return round(value, 4) if math.isfinite(value) else None  # JSON knows no NaN
+
+
+def peak_memory() -> dict[str, int]:
+    """The most memory this process has held so far, in bytes: resident, and on the GPU where there is one."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = {"resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    return peak | ({"cuda": torch.cuda.max_memory_allocated()} if torch.cuda.is_available() else {})
+
+
 def describe_weights(model: nn.Module, name: str) -> dict:
     """What summary.json says of weights: name, class, config, and a digest of every parameter."""
     digest = hashlib.sha256()
     for key, value in sorted(model.state_dict().items()):
         digest.update(key.encode())
-        digest.update(value.detach().cpu().contiguous().float().numpy().tobytes())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     config = json.loads(model.config.to_json())
     parameters = sum(p.numel() for p in model.parameters())
     return {"name": name, "model": type(model).__name__, "parameters": parameters, "sha256": digest.hexdigest()} | {

@@ -1,6 +1,6 @@
 """DynamicSplats: what MoVieS predicts, a Gaussian for every pixel of every context view at every target time."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -70,13 +70,32 @@ class DynamicSplats:
         A Gaussian whose |motion| stays below the threshold at every time is static and sits at its mean position.
         Those at or below the opacity threshold at all times are pruned.
         """
-        gaussians = self.gaussians()[index]  # [T, N]
-        moving = self.moving[index].flatten(1).any(dim=0)  # [N]
-        kept = (gaussians.opacities > opacity_threshold).any(dim=0)
-        static = gaussians.select(kept & ~moving)
-        averaged = Gaussians(
-            static.means.mean(dim=0), *(getattr(static[0], n) for n in ("quats", "scales", "opacities", "colors"))
-        )
-        moved = gaussians.select(kept & moving)
+        moving, kept = self._fates(index, opacity_threshold)
+        points = self.points()[index].flatten(0, 2)  # [N, 3]
+        motion, still = self.motion[index].flatten(1, 3), kept & ~moving  # [T, N, 3], [N]
+        attributes = activate(self.raw_splats[index].flatten(0, 2)[still])
+        averaged = Gaussians(points[still] + motion[:, still].mean(dim=0), *attributes)
+        moved = self._select_times(index, kept & moving, points)
         size = (self.depth.shape[-2], self.depth.shape[-1])
         return Scene4D(averaged, moved, self.times[index], self.cameras[index], self.view_times[index], size)
+
+    def _raw_at(self, index: int, t: int) -> Tensor:  # [N, 11]
+        """What the Gaussians of one item look like at one time, before activation."""
+        moving = self.moving[index, t, ..., None]
+        return torch.where(moving, self.raw_motion_splats[index, t], self.raw_splats[index]).flatten(0, 2)
+
+    def _fates(self, index: int, opacity_threshold: float) -> tuple[Tensor, Tensor]:  # [N] bool each
+        """Which Gaussians move at any time, and which are opaque enough at any time."""
+        moving = self.moving[index].flatten(1).any(dim=0)
+        kept = torch.zeros_like(moving)
+        for t in range(self.times.shape[1]):  # one time after another: all of them at once are many times larger
+            kept |= activate(self._raw_at(index, t))[2] > opacity_threshold
+        return moving, kept
+
+    def _select_times(self, index: int, chosen: Tensor, points: Tensor) -> Gaussians:  # [N] bool -> [T, M]
+        """The chosen Gaussians at every time."""
+        at_times = []
+        for t in range(self.times.shape[1]):
+            means = points[chosen] + self.motion[index, t].flatten(0, 2)[chosen]
+            at_times.append(Gaussians(means, *activate(self._raw_at(index, t)[chosen])))
+        return Gaussians(*(torch.stack([getattr(g, f.name) for g in at_times]) for f in fields(Gaussians)))

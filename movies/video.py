@@ -20,6 +20,7 @@ from movies.shapes import check_shape
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ogv", ".wmv", ".3gp", ".gif")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 WRITTEN_SUFFIXES = (".mp4", ".mov", ".mkv")
+THUMBNAIL_SIZE = (36, 64)
 FOLDER_FPS = 10.0  # a folder of images says nothing of its rate
 
 _ORIENTATION = 0x0112  # the EXIF tag
@@ -42,6 +43,7 @@ class VideoFrames:
     indices: Tensor  # [V] int64 into the clip
     num_total: int
     fps: float
+    names: tuple[str, ...] = ()  # of the frames read, () for a video
 
 
 def read_frames(path: str | Path, num_frames: int) -> VideoFrames:
@@ -65,6 +67,20 @@ def read_frames(path: str | Path, num_frames: int) -> VideoFrames:
     num_total, fps = _scan(path)
     indices = even_indices(num_total, num_frames)
     return VideoFrames(_images(_decode(path, indices)), indices, num_total, fps)
+
+
+def read_thumbnails(path: str | Path) -> Tensor:  # [N, 36, 64] in [0, 1]
+    """Small grey pictures of every frame of a clip, stretched to one shape: for measuring, not for looking at."""
+    path, (height, width) = Path(path), THUMBNAIL_SIZE
+    if path.is_dir():
+        small = [read_image(file, height).mean(dim=0)[None, None] for file in image_files(path)]
+        return torch.cat([F.interpolate(x, THUMBNAIL_SIZE, mode="area")[:, 0] for x in small])
+    command = [ffmpeg_path(), "-nostdin", "-v", "error", "-i", str(path), "-map", "0:v:0", "-fps_mode", "passthrough"]
+    command += ["-vf", f"scale={width}:{height}:flags=area,format=gray", "-f", "rawvideo", "-"]
+    done = subprocess.run(command, capture_output=True)
+    pixels = np.frombuffer(done.stdout, dtype=np.uint8)
+    pixels = pixels[: len(pixels) // (height * width) * height * width]
+    return torch.from_numpy(pixels.copy()).reshape(-1, height, width).float() / 255
 
 
 def even_indices(num_total: int, num_frames: int) -> Tensor:  # [V] int64
@@ -161,11 +177,16 @@ def _running(command: list[str], **pipes) -> Iterator[subprocess.Popen]:
         process.wait()
 
 
-def _read_folder(path: Path, num_frames: int) -> VideoFrames:
+def image_files(path: Path) -> list[Path]:
+    """The images of a folder in natural order of their names. Raises InputError where there are none."""
     files = [f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith(".")]
     if not files:
         raise InputError(f"{path}: the folder holds no images ({' '.join(IMAGE_SUFFIXES)})")
-    files.sort(key=lambda file: natural_key(file.name))
+    return sorted(files, key=lambda file: natural_key(file.name))
+
+
+def _read_folder(path: Path, num_frames: int) -> VideoFrames:
+    files = image_files(path)
     indices = even_indices(len(files), num_frames)
     chosen = [files[i] for i in indices.tolist()]
     images = [read_image(file) for file in chosen]
@@ -176,7 +197,7 @@ def _read_folder(path: Path, num_frames: int) -> VideoFrames:
                 f"{path}: frames of different sizes: {chosen[0].name} is {w0}x{h0}, {file.name} is {w}x{h}; "
                 "bring them to one size"
             )
-    return VideoFrames(torch.stack(images), indices, len(files), FOLDER_FPS)
+    return VideoFrames(torch.stack(images), indices, len(files), FOLDER_FPS, tuple(file.name for file in chosen))
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
@@ -189,15 +210,33 @@ def read_image(path: str | Path | BinaryIO, short_side: int = 0) -> Tensor:  # [
 
     With `short_side` a larger picture is made smaller while it is decoded (`scaled_size`), which is faster.
     """
+    pixels = _pixels(path, short_side).contiguous()
+    return pixels / 255 if pixels.dtype == torch.uint8 else pixels
+
+
+def read_image_into(image: Tensor, path: str | Path, short_side: int = 0) -> None:  # [3, H, W]
+    """`read_image` into memory that is there. Raises InputError for a picture of another size."""
+    pixels = _pixels(path, short_side)
+    if pixels.shape != image.shape:
+        (_, height, width), (_, h, w) = image.shape, pixels.shape
+        raise InputError(f"{path}: {w}x{h} pixels where the first frame gives {width}x{height}")
+    image.copy_(pixels)
+    if pixels.dtype == torch.uint8:
+        image /= 255
+
+
+def _pixels(path: str | Path | BinaryIO, short_side: int) -> Tensor:  # [3, H, W] uint8, or float32 in [0, 1]
     from PIL import ImageOps
 
     with _opened(path) as file:
         size = scaled_size((file.height, file.width), short_side)
         file.draft("RGB", size[::-1])  # JPEG only: decodes at a half, a quarter or an eighth
-        pixels = _rgb(ImageOps.exif_transpose(file))
-        turned = file.getexif().get(_ORIENTATION, 1) >= 5  # by a quarter
-    image = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
-    return _shrunk(image, size[::-1] if turned else size)
+        orientation = file.getexif().get(_ORIENTATION, 1)
+        pixels = torch.from_numpy(_rgb(file if orientation == 1 else ImageOps.exif_transpose(file))).permute(2, 0, 1)
+    size = size[::-1] if orientation >= 5 else size  # turned by a quarter
+    if size == tuple(pixels.shape[1:]):
+        return pixels
+    return _shrunk(pixels / 255 if pixels.dtype == torch.uint8 else pixels, size)
 
 
 def scaled_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
@@ -207,8 +246,6 @@ def scaled_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
 
 
 def _shrunk(image: Tensor, size: tuple[int, int]) -> Tensor:  # [3, H, W] -> [3, *size]
-    if size == tuple(image.shape[1:]):
-        return image
     small = F.interpolate(image[None], size, mode="bilinear", antialias=True, align_corners=False)[0]
     return small.clamp(0, 1)
 
@@ -250,14 +287,16 @@ def _opened(path: str | Path):
         raise InputError(f"{path}: cannot be read as a picture; save it again or take it out") from error
 
 
-def _rgb(picture) -> np.ndarray:  # [H, W, 3] float32 in [0, 1]
+def _rgb(picture) -> np.ndarray:  # [H, W, 3] uint8, or float32 in [0, 1] where 8 bits do not do
+    if picture.mode == "RGB" and "transparency" not in picture.info:
+        return np.array(picture)
     if picture.mode.startswith(("I", "F")):  # 16-bit grey, which convert() would clip instead of scale
         grey = np.asarray(picture, dtype=np.float32) / 65535
         return np.repeat(grey.clip(0, 1)[..., None], 3, axis=-1)
     if "A" in picture.mode or "transparency" in picture.info:
         rgba = np.asarray(picture.convert("RGBA"), dtype=np.float32) / 255
         return rgba[..., :3] * rgba[..., 3:]
-    return np.asarray(picture.convert("RGB"), dtype=np.float32) / 255
+    return np.array(picture.convert("RGB"))
 
 
 def write_video(path: str | Path, frames: Iterable[Tensor], fps: float) -> None:  # [3, H, W] each, in [0, 1]

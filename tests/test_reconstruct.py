@@ -18,8 +18,9 @@ from movies.metrics import psnr
 from movies.model.config import ModelConfig
 from movies.model.network import MoVieS
 from movies.model.vggt import VGGT
+from movies.network_world import fit_resolution, network_unit
 from movies.novel_views import psnr_of_views, render_video, scene_size
-from movies.reconstruct import choose_device, fit_resolution, network_unit, reconstruct, write_outputs
+from movies.reconstruct import choose_device, reconstruct, write_outputs
 from movies.scene import Scene4D
 from movies.splats import NUM_ATTRIBUTES, DynamicSplats
 from movies.video import read_frames, write_video
