@@ -17,7 +17,7 @@ from movies.geometry import pixel_rays, rigid_inverse, rotation_angle
 
 SEED = 22  # open ground, sky in a fifth of the pixels, moving solids, a camera that turns by 14 degrees
 METRES = 8.0  # of one unit of a synthetic world
-BREAKS = ("inverted", "opengl", "centimetres", "ray_distance", "off_by_one")
+BREAKS = ("inverted", "opengl", "centimetres", "hundredths", "ray_distance", "off_by_one")
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ def make_scene(
     num_tracks: int = 40,
     is_static: bool = False,
     seed: int = SEED,
+    metres: float = METRES,
 ) -> Scene:
     """A synthetic world seen by cameras with these normalised intrinsics, one for all frames or one for each."""
     sequence = SyntheticSequence(seed, size, num_frames, is_static=is_static, difficulty=1.0)
@@ -68,10 +69,10 @@ def make_scene(
     rendered = sequence.render_view(cameras, times, *size)
     images = (rendered.images * 255).round() / 255
     tracks = _tracks(sequence, frames, times, cameras, num_tracks)
-    depth = rendered.depth * METRES
+    depth = rendered.depth * metres
     return Scene(
-        Views(images, cameras.rescaled(METRES), times, depth, rendered.depth_mask),
-        Tracks(tracks.points * METRES, tracks.visible),
+        Views(images, cameras.rescaled(metres), times, depth, rendered.depth_mask),
+        Tracks(tracks.points * metres, tracks.visible),
     )
 
 
@@ -96,6 +97,8 @@ def broken(scene: Scene, kind: str) -> Scene:
         return _with_c2w(scene, c2w.roll(1, dims=0))
     if kind == "centimetres":
         return replace(scene, views=replace(views, depth=views.depth * 100))
+    if kind == "hundredths":  # metres read as centimetres; fits formats of 16 bits, which centimetres would overflow
+        return replace(scene, views=replace(views, depth=views.depth / 100))
     if kind == "ray_distance":
         rays = pixel_rays(views.cameras.fxfycxcy, *views.size).norm(dim=-1)
         return replace(scene, views=replace(views, depth=views.depth * rays))
