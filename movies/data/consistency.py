@@ -19,7 +19,7 @@ from movies.geometry import pixel_rays, project, rigid_inverse
 
 WORST = 0.5  # a residual of pixels that meet nothing, and the most that any counts
 POINTS = 4096  # pixels of a view that are carried over
-DENSE = 0.05  # share of pixels with depth, below which depth is no map but a by-product of tracks
+DENSE = 0.5  # share of pixels with depth whose neighbours must have it too for it to be a map
 BETTER = 0.6  # a hypothesis explains the data where it leaves less than this of the disagreement,
 MARGIN = 0.006  # and takes away at least so much of it
 LIMIT = 0.12  # disagreement that cannot be right even where nothing explains it
@@ -140,7 +140,10 @@ def residuals(views: Views, tracks: Tracks) -> Residuals:
 
 
 def _is_dense(views: Views) -> bool:
-    return views.depth_mask.float().mean().item() > DENSE
+    """Depth is a map, not a by-product of tracks: most pixels that have it have neighbours with it."""
+    mask = views.depth_mask
+    whole = mask[..., 1:, 1:] & mask[..., :-1, 1:] & mask[..., 1:, :-1] & mask[..., :-1, :-1]
+    return bool(whole.float().mean() > DENSE * mask.float().mean())
 
 
 def _known(tracks: Tracks) -> Tensor:  # [V, P] bool

@@ -142,8 +142,8 @@ def test_index_names_sequences_without_listing(tmp_path, capsys):
     assert "2 sequences, 1 cannot be opened" in capsys.readouterr().out
     loaded = load_manifest(manifest)
     entries = list(read_index(loaded.index, loaded.identity()))
-    assert entries[0] == {"name": "office/Easy/P001", "frames": 6, "size": [48, 64], "depth": True, "tracks": False}
-    assert "no frame has both an image and a camera" in entries[1]["error"]
+    assert entries[1] == {"name": "office/Easy/P001", "frames": 6, "size": [48, 64], "depth": True, "tracks": False}
+    assert "no frame has both an image and a camera" in entries[0]["error"]
     assert [sequence.name for sequence in loaded.sequences()] == ["office/Easy/P001"]
     (report,) = check_manifests(manifest, 1)
     assert any("ocean/Hard/P000" in problem for problem in report.problems)
