@@ -86,10 +86,14 @@ def _first_view(scene: Scene4D) -> dict:
         c2w, lens = scene.cameras.c2w[0], scene.cameras.fxfycxcy[0]
     else:
         c2w, lens = torch.eye(4), torch.tensor([1.0, 1.0, 0.5, 0.5])
-    if not height or not width:  # square pixels
-        height, width = 1.0, float(lens[1] / lens[0])
-    view = {"c2w": c2w.flatten().tolist(), "fxfycxcy": lens.tolist(), "aspect": width / height}
-    return {**view, "distance": _pivot_distance(scene, c2w)}
+    aspect = width / height if height and width else float(lens[1] / lens[0])  # square pixels
+    return {
+        "c2w": c2w.flatten().tolist(),
+        "fxfycxcy": lens.tolist(),
+        "aspect": aspect,
+        "width": width,
+        "distance": _pivot_distance(scene, c2w),
+    }
 
 
 def _pivot_distance(scene: Scene4D, c2w: Tensor) -> float:  # [4, 4]

@@ -18,7 +18,7 @@ layout(location = 0) in uint splat;
 uniform usampler2D shapeStatic, shapeBefore, shapeAfter; // x | s0, y | s1, z | s2 (24 + 8 bits), rotation
 uniform sampler2D colorStatic, colorBefore, colorAfter;  // red green blue opacity
 uniform uint numStatic;
-uniform float weight, unit, scaleLow, scaleStep;
+uniform float weight, unit, scaleLow, scaleStep, blur;
 uniform vec3 origin, eye;
 uniform mat3 toCamera;
 uniform vec4 lens, limits; // fx fy cx cy in pixels; bounds of -x/z x/z -y/z y/z
@@ -69,8 +69,8 @@ void main() {
   vec3 ax = lens.x / p.z * (rowX - t.x * rowZ), ay = lens.y / p.z * (rowY - t.y * rowZ); // Jacobian times m
   float xx = dot(ax, ax), yy = dot(ay, ay), xy = dot(ax, ay);
   vec3 n = cross(ax, ay);
-  float det = dot(n, n) + 0.3 * (xx + yy + 0.3);
-  xx += 0.3; yy += 0.3;
+  float det = dot(n, n) + blur * (xx + yy + blur);
+  xx += blur; yy += blur;
   float along = 0.5 * (xx + yy) + length(vec2(0.5 * (xx - yy), xy)); // larger variance
   vec2 axis = xx >= yy ? vec2(along - yy, xy) : vec2(xy, along - xx);
   axis = dot(axis, axis) > 0.0 ? normalize(axis) : vec2(1, 0);
@@ -248,6 +248,9 @@ function setLens() { // the first view's picture, as large as it fits and in the
   gl.uniform4f(uniforms.limits, lens[2] / lens[0] + margin[0], (width - lens[2]) / lens[0] + margin[0],
                lens[3] / lens[1] + margin[1], (height - lens[3]) / lens[1] + margin[1]);
   gl.uniform2f(uniforms.size, width, height);
+  // The renderer widens splats by 0.3 square pixels. Pixels here are smaller than those that the splats were made
+  // for, so it is 0.3 of theirs: else gaps open between the splats.
+  gl.uniform1f(uniforms.blur, 0.3 * Math.max(1, w / (header.width || w)) ** 2);
 }
 
 function draw() {
@@ -334,7 +337,8 @@ function zoom(factor) {
 
 function resize() {
   if (!fixedSize) {
-    const ratio = Math.min(devicePixelRatio || 1, 2);
+    const shown = Math.min(innerWidth, innerHeight * header.aspect), enough = Math.max(512, 4 * header.width);
+    const ratio = Math.min(devicePixelRatio || 1, 2, enough / shown); // more pixels would show nothing more
     canvas.width = Math.max(1, Math.round(innerWidth * ratio));
     canvas.height = Math.max(1, Math.round(innerHeight * ratio));
   }
@@ -418,6 +422,7 @@ function sort() {
 }
 
 async function renderNow() {
+  stale = false; // the loop need not draw this state again
   await sort();
   draw();
   gl.finish();

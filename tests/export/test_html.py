@@ -95,6 +95,17 @@ def test_another_camera_is_our_renderers(opened):
     assert opened.psnr(0.7, camera) > LEAST_PSNR
 
 
+def test_no_gaps_open_in_a_larger_picture(opened):
+    opened.first_view()
+    small = opened.picture()
+    opened.page.evaluate(f"viewer.setSize({2 * SIZE}, {2 * SIZE})")
+    large = opened.picture()
+    opened.page.evaluate(f"viewer.setSize({SIZE}, {SIZE})")
+    averaged = large.reshape(SIZE, 2, SIZE, 2, 3).mean(axis=(1, 3))
+    assert large.mean() == pytest.approx(small.mean(), rel=0.01)
+    assert np.square(averaged - small).mean() < 1e-3  # 30 dB
+
+
 def test_the_slider_changes_the_picture(opened):
     opened.first_view()
     before = opened.picture()
