@@ -1,8 +1,9 @@
 """Images a second of every reader, against bare decoding of the same files by the same libraries.
 
 `python tools/bench_data.py [--height 360 --width 640] [--views 8] [--rounds 5]` writes each dataset's raw layout (as
-the tests do), lists the files that one read opens, and times both on one thread. Bare decoding ends with arrays as the
-libraries give them; ours ends with float images, metric depth, cameras and tracks. `overhead` is what that adds.
+the tests do), lists the files that one read opens, and times three things on one thread: reading; bare decoding to
+arrays as the libraries give them; and the plainest loop, which decodes and stacks them as the float32 that training
+takes. Reading ends with float images, metric valid depth, cameras and tracks. Overheads are what it adds to the others.
 """
 
 import argparse
@@ -78,15 +79,12 @@ BARE: dict[str, Callable] = {
 
 @dataclass(frozen=True)
 class Speed:
-    """Images a second, and the share of time that reading adds to bare decoding."""
+    """Images a second."""
 
     reader: str
     ours: float
     bare: float
-
-    @property
-    def overhead(self) -> float:
-        return self.bare / self.ours - 1
+    loop: float
 
 
 def opened_files(sequence, indices: list[int]) -> list[Path]:
@@ -106,6 +104,20 @@ def opened_files(sequence, indices: list[int]) -> list[Path]:
     return sorted(path for path in opened if path.suffix in BARE and path.is_relative_to(sequence.root))
 
 
+def plain_loop(files: list[Path]) -> list[torch.Tensor]:
+    """Pictures of a kind as one float32 tensor, channels first."""
+    decoded = [BARE[file.suffix](file) for file in files]
+    flat = [array for item in decoded for array in (item if isinstance(item, list) else [item])]
+    pictures = [array for array in flat if isinstance(array, np.ndarray) and array.ndim >= 2 and len(array) > 16]
+    kinds = [[a for a in pictures if a.shape == shape] for shape in sorted({a.shape for a in pictures})]
+    return [
+        torch.from_numpy(
+            np.stack([np.moveaxis(a, -1, 0) if a.ndim == 3 else a for a in kind], dtype=np.float32, casting="unsafe")
+        )
+        for kind in kinds
+    ]
+
+
 def seconds(function: Callable[[], object], rounds: int) -> float:
     """CPU time of the fastest of `rounds` calls: other work on the machine does not count."""
     times = []
@@ -122,7 +134,8 @@ def measure(reader: str, root: Path, rounds: int) -> Speed:
     files = opened_files(sequence, indices)
     ours = seconds(lambda: sequence.read(indices), rounds)
     bare = seconds(lambda: [BARE[file.suffix](file) for file in files], rounds)
-    return Speed(reader, len(indices) / ours, len(indices) / bare)
+    loop = seconds(lambda: plain_loop(files), rounds)
+    return Speed(reader, *(len(indices) / time for time in (ours, bare, loop)))
 
 
 def main() -> None:
@@ -137,7 +150,11 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             WRITERS[reader](Path(folder), scene)
             speed = measure(reader, Path(folder), args.rounds)
-        print(f"{reader}: {speed.ours:.0f} images/s, bare {speed.bare:.0f}, overhead {speed.overhead:.0%}", flush=True)
+        print(
+            f"{reader}: {speed.ours:.0f} images/s; bare {speed.bare:.0f}, overhead {speed.bare / speed.ours - 1:.0%}; "
+            f"loop to float32 {speed.loop:.0f}, overhead {speed.loop / speed.ours - 1:.0%}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from movies.clip import Tracks, Views
 from movies.data.readers.files import dataset_root, inside
 from movies.errors import InputError
 from movies.geometry import rigid_inverse
-from movies.video import image_size, read_image, scaled_size
+from movies.video import image_size, read_image_into, scaled_size
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,10 @@ class FrameSequence:
 
     def read_images(self, frames: Frames, indices: list[int]) -> Tensor:  # [V, 3, H, W]
         """The images at `indices`, all of one size."""
-        return torch.stack([self._image(frames, i) for i in indices])
+        images = torch.empty(len(indices), 3, *scaled_size(frames.size, self.short_side))
+        for image, i in zip(images, indices, strict=True):
+            read_image_into(image, frames.images[i], self.short_side)
+        return images
 
     def read_depth(self, frames: Frames, index: int) -> np.ndarray:  # [H, W] float32
         """z-depth in metres of one frame that has a depth file; 0, NaN or infinite where it is not valid."""
@@ -95,27 +98,20 @@ class FrameSequence:
         frames = frames_of(self)
         chosen = checked_indices(self.name, indices, len(frames.images))
         images = self.read_images(frames, chosen)
-        depth = torch.stack([self._depth(frames, i, tuple(images.shape[-2:])) for i in chosen])
-        mask = depth > 0
-        views = Views(images, frames.cameras[chosen], frame_times(frames.numbers, chosen), depth, mask)
+        depth = torch.zeros(len(chosen), *images.shape[-2:])
+        for row, i in zip(depth, chosen, strict=True):
+            self._fill_depth(row, frames, i)
+        views = Views(images, frames.cameras[chosen], frame_times(frames.numbers, chosen), depth, depth > 0)
         return views, self.read_tracks(frames, chosen)
 
-    def _image(self, frames: Frames, index: int) -> Tensor:  # [3, H, W]
-        path = frames.images[index]
-        image = read_image(path, self.short_side)
-        expected = scaled_size(frames.size, self.short_side)
-        if tuple(image.shape[1:]) != expected:
-            raise InputError(f"{path}: {_text(image.shape[1:])} pixels where the first frame gives {_text(expected)}")
-        return image
-
-    def _depth(self, frames: Frames, index: int, size: tuple[int, int]) -> Tensor:  # [H, W], 0 where not valid
+    def _fill_depth(self, row: Tensor, frames: Frames, index: int) -> None:  # [H, W], stays 0 where not valid
         path = frames.depths[index]
         if path is None:
-            return torch.zeros(size)
+            return
         depth = np.asarray(self.read_depth(frames, index), dtype=np.float32)
         if depth.shape != frames.size:
             raise InputError(f"{path}: depth of {_text(depth.shape)} pixels for images of {_text(frames.size)}")
-        return torch.from_numpy(resampled(valid_or_zero(depth), size))
+        row.copy_(torch.from_numpy(resampled(depth, tuple(row.shape)))).nan_to_num_(0, 0, 0).clamp_(min=0)
 
 
 @lru_cache(maxsize=128)
@@ -181,8 +177,10 @@ def with_last_row(rows: np.ndarray) -> np.ndarray:  # [F, 3, 4] -> [F, 4, 4]
 
 def valid_or_zero(depth: np.ndarray, largest: float = np.inf) -> np.ndarray:  # [H, W]
     """Depth with 0 for what is not finite, not positive, or not below `largest`."""
-    valid = np.isfinite(depth) & (depth > 0) & (depth < largest)
-    return np.where(valid, depth, 0).astype(np.float32)
+    valid = (depth > 0) & (depth < largest)  # False for NaN
+    depth = depth.astype(np.float32)
+    depth[~valid] = 0
+    return depth
 
 
 def open_sequences(

@@ -59,7 +59,9 @@ class PointOdysseySequence(FrameSequence):
 
     def read_depth(self, frames: Frames, index: int) -> np.ndarray:  # [H, W]
         steps = read_gray16(frames.depths[index])
-        return np.where(steps == BACKGROUND, 0, steps * np.float32(METRES_PER_STEP))
+        depth = steps * np.float32(METRES_PER_STEP)
+        depth[steps == BACKGROUND] = 0
+        return depth
 
     def read_tracks(self, frames: Frames, indices: list[int]) -> Tracks:
         if not self.has_tracks:
