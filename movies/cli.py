@@ -112,7 +112,7 @@ def export(
 
     written = export_file(scene, format, out, times)
     size = sum(path.stat().st_size for path in written) / 1e6
-    print(f"wrote {' to '.join(str(path) for path in {written[0]: 0, written[-1]: 0})}, {size:.1f} MB")
+    print(f"wrote {' to '.join(dict.fromkeys([str(written[0]), str(written[-1])]))}, {size:.1f} MB")
 
 
 def train(

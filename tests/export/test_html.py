@@ -128,7 +128,7 @@ def test_space_plays_and_pauses(opened):
     assert opened.page.evaluate("document.getElementById('slider').value") == still
 
 
-def test_drag_pan_and_wheel_move_the_camera_and_r_brings_it_back(opened):
+def test_drag_pan_wheel_and_pinch_move_the_camera_and_r_brings_it_back(opened):
     opened.first_view()
     start, mouse = opened.picture(), opened.page.mouse
 
@@ -138,10 +138,16 @@ def test_drag_pan_and_wheel_move_the_camera_and_r_brings_it_back(opened):
         mouse.move(70, 60)
         mouse.up(button=button)
 
-    for gesture in (lambda: drag("left"), lambda: drag("right"), lambda: mouse.wheel(0, 300)):
+    def pinch() -> None:
+        hand = opened.page.context.new_cdp_session(opened.page)
+        for kind, gap in (("touchStart", 10), ("touchMove", 30), ("touchEnd", 0)):
+            points = [{"x": 50 + side * gap, "y": 50, "id": side + 1} for side in (-1, 1)] if gap else []
+            hand.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    for gesture in (lambda: drag("left"), lambda: drag("right"), lambda: mouse.wheel(0, 300), pinch):
         opened.first_view()
         gesture()
-        opened.page.wait_for_timeout(100)  # the browser hands a wheel on when it draws next
+        opened.page.wait_for_timeout(100)  # the browser hands wheels and touches on when it draws next
         assert np.abs(opened.picture() - start).mean() > 0.01
     opened.first_view()
     np.testing.assert_array_equal(opened.picture(), start)
