@@ -69,6 +69,20 @@ def init_from_vggt(model: nn.Module, vggt: nn.Module) -> None:
 
 
 @torch.no_grad()
+def init_from_movies(vggt: nn.Module, model: nn.Module) -> None:
+    """Copy MoVieS' encoder, backbone and depth head into VGGT, the way back of `init_from_vggt`.
+
+    Between small networks it pays: learning motion from dense truth teaches the backbone to match frames, which a
+    camera head alone, one token a frame, does not from random weights.
+    """
+    own = vggt.aggregator.state_dict()
+    encoder = {f"patch_embed.{k}": v for k, v in model.encoder.state_dict().items()}
+    backbone = {k: v for k, v in model.backbone.state_dict().items() if k in own}
+    vggt.aggregator.load_state_dict(backbone | encoder)
+    vggt.depth_head.load_state_dict(model.depth_head.state_dict())
+
+
+@torch.no_grad()
 def resize_patch(model: nn.Module, patch_size: int) -> nn.Module:
     """A copy of `model` that reads images of another patch size on the same token grid.
 

@@ -13,7 +13,7 @@ from movies.model.config import ModelConfig
 from movies.model.dpt import normalise_tokens
 from movies.model.embeddings import cameras_from_encoding
 from movies.model.heads import CameraHead, confidence, depth_head, point_head
-from movies.model.initialise import init_vggt
+from movies.model.initialise import init_from_movies, init_vggt
 from movies.model.layers import own_precision, set_checkpointing
 from movies.model.vit import VisionTransformer
 from movies.model.weights import find_weights
@@ -73,6 +73,13 @@ class VGGT(nn.Module):
         of that name is found, or where it does not fill the network.
         """
         return find_weights("VGGT", name).load(VGGT, dtype)
+
+    @staticmethod
+    def from_movies(model: nn.Module) -> "VGGT":
+        """Encoder, backbone and depth head from a MoVieS; camera and point heads start from random weights."""
+        vggt = VGGT(model.config)
+        init_from_movies(vggt, model)
+        return vggt
 
     def set_checkpointing(self, enabled: bool) -> None:
         """Trade time for memory in training."""

@@ -210,8 +210,8 @@ def start_model(stage: Stage, out: Path) -> nn.Module:
     model = load_weights(VGGT if kind == "VGGT" else MoVieS, path)
     if kind == "VGGT" and stage.network == "movies":
         model = MoVieS.from_vggt(model)
-    if type(model) is not type(stage.build()):
-        raise InputError(f"{path}: a {kind} cannot start a stage of `network` = {stage.network!r}")
+    elif kind == "MoVieS" and stage.network == "vggt":
+        model = VGGT.from_movies(model)
     if model.config.patch_size != stage.model.patch_size:
         model = resize_patch(model, stage.model.patch_size)
     return model

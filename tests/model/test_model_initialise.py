@@ -130,3 +130,11 @@ def test_resized_patches_keep_the_size_of_splats_in_pixels():
         after = large(images, cameras, times, targets).gaussians().scales.mean()
     # half of the world's size for twice the pixels; softplus bends a little at raw scales of 4
     torch.testing.assert_close(after / before, torch.tensor(0.5), atol=0.03, rtol=0)
+
+
+def test_vggt_from_movies_is_the_way_back():
+    vggt = VGGT(TINY)
+    there_and_back = VGGT.from_movies(MoVieS.from_vggt(vggt)).state_dict()
+    for name, value in vggt.state_dict().items():
+        if name.startswith(("aggregator.", "depth_head.")):
+            assert torch.equal(there_and_back[name], value), name
