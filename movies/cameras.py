@@ -94,3 +94,12 @@ class Cameras:
         fx, fy, cx, cy = self.fxfycxcy.unbind(-1)
         moved = [fx / width, fy / height, (cx - left) / width, (cy - top) / height]
         return Cameras(self.c2w, torch.stack(moved, dim=-1))
+
+
+@dataclass(frozen=True)
+class CameraFile:
+    """Cameras as a file holds them; `names` is () and `size` (0, 0) where it says nothing of frames or pixels."""
+
+    cameras: Cameras  # [V]
+    names: tuple[str, ...] = ()  # of the frames' pictures
+    size: tuple[int, int] = (0, 0)  # (height, width) in pixels that the intrinsics were for

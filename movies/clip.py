@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from movies.camera_files import load_cameras
-from movies.cameras import Cameras
+from movies.camera_files import read_camera_file
+from movies.cameras import CameraFile, Cameras
 from movies.errors import InputError
 from movies.geometry import project, rigid_inverse, transform_points, unproject
 from movies.shapes import check_shape
-from movies.video import read_frames
+from movies.video import VideoFrames, read_frames
 
 
 @dataclass(frozen=True)
@@ -221,19 +221,51 @@ def _placeholder_cameras(num_views: int) -> Cameras:
     return Cameras(torch.eye(4).expand(num_views, 4, 4).clone(), fxfycxcy)
 
 
-def _matching_cameras(cameras, frames, path) -> Cameras:
-    source = "cameras" if isinstance(cameras, Cameras) else str(cameras)
-    cameras = cameras if isinstance(cameras, Cameras) else load_cameras(cameras)
+SHAPE_TOLERANCE = 0.02  # between width over height of the cameras' pictures and of the frames; sizes round
+
+
+def _matching_cameras(given: str | Path | Cameras, frames: VideoFrames, path: str | Path) -> Cameras:
+    """A camera for each frame read: by the frames' names where both sides have them, otherwise by their order."""
+    source = "cameras" if isinstance(given, Cameras) else str(given)
+    file = CameraFile(given) if isinstance(given, Cameras) else read_camera_file(given)
+    cameras = file.cameras
     if not (cameras.c2w.isfinite().all() and cameras.fxfycxcy.isfinite().all()):
         raise InputError(f"{source}: cameras hold NaN or infinite numbers; estimate them again or leave them out")
+    _check_shape_of_pictures(file, frames, source)
+    if file.names and frames.names:
+        return cameras[_by_name(file.names, frames.names, source)]
     if len(cameras) == frames.num_total:
         return cameras[frames.indices]
     if len(cameras) == len(frames.indices):
         return cameras
+    between = f" ({file.names[0]} to {file.names[-1]})" if file.names else ""
     raise InputError(
-        f"{source}: {len(cameras)} cameras for {path} with {frames.num_total} frames; "
+        f"{source}: {len(cameras)} cameras{between} for {path} with {frames.num_total} frames; "
         f"give one for each frame, or one for each of the {len(frames.indices)} frames read"
     )
+
+
+def _check_shape_of_pictures(file: CameraFile, frames: VideoFrames, source: str) -> None:
+    """Another resolution is fine, as intrinsics are normalised; another shape means another crop."""
+    (rows, columns), (height, width) = file.size, frames.images.shape[-2:]
+    if rows and columns and abs((columns / rows) / (width / height) - 1) > SHAPE_TOLERANCE:
+        raise InputError(
+            f"{source}: the cameras are for pictures of {columns}x{rows}, the frames are {width}x{height}, which is "
+            "another shape; give cameras of the frames as they are"
+        )
+
+
+def _by_name(known: tuple[str, ...], wanted: tuple[str, ...], source: str) -> Tensor:  # [V] int64
+    """Positions of the wanted frames among those known, by file name without folder and suffix."""
+    places = {Path(name).stem: i for i, name in enumerate(known)}
+    missing = [name for name in wanted if Path(name).stem not in places]
+    if missing:
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise InputError(
+            f"{source}: no camera for {', '.join(missing[:5])}{more} of the {len(wanted)} frames read; it has "
+            f"{len(known)}, from {known[0]} to {known[-1]}"
+        )
+    return torch.tensor([places[Path(name).stem] for name in wanted])
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""COLMAP's sparse models, read without COLMAP, as text or binary. World-to-camera there, c2w here."""
+"""COLMAP's sparse models, read and written without COLMAP, as text or binary. World-to-camera there, c2w here."""
 
 import struct
 from pathlib import Path
@@ -6,9 +6,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from movies.cameras import Cameras
+from movies.cameras import CameraFile, Cameras
 from movies.errors import InputError
-from movies.geometry import quaternion_to_matrix, rigid, rigid_inverse
+from movies.files import replacing_file
+from movies.geometry import matrix_to_quaternion, quaternion_to_matrix, rigid, rigid_inverse
 from movies.video import natural_key
 
 # COLMAP's models by number: name, how many leading parameters are focal lengths and centre, how many follow.
@@ -23,7 +24,7 @@ _MODELS = {
 _BY_NAME = {name: (pinhole, rest) for name, pinhole, rest in _MODELS.values()}
 
 
-def load_folder(folder: Path) -> Cameras:
+def load_folder(folder: Path) -> CameraFile:
     """Cameras [V] by image name of a folder with cameras and images, .bin before .txt. Raises InputError."""
     suffix = ".bin" if (folder / "images.bin").exists() else ".txt"
     cameras_path, images_path = folder / f"cameras{suffix}", folder / f"images{suffix}"
@@ -36,17 +37,64 @@ def load_folder(folder: Path) -> Cameras:
         else:
             intrinsics, images = _text_cameras(cameras_path), _text_images(images_path)
         images.sort(key=lambda image: natural_key(image[0]))
-        fxfycxcy = [intrinsics[camera_id] for _, camera_id, _ in images]
+        used = [intrinsics[camera_id] for _, camera_id, _ in images]
     except (ValueError, IndexError, KeyError, struct.error, UnicodeDecodeError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{folder}: the COLMAP model is damaged or cut short; export it again") from error
     if not images:
         raise InputError(f"{images_path}: the COLMAP model holds no registered images")
-    return Cameras(torch.stack([c2w for _, _, c2w in images]), torch.stack(fxfycxcy))
+    cameras = Cameras(torch.stack([c2w for _, _, c2w in images]), torch.stack([fxfycxcy for fxfycxcy, _ in used]))
+    sizes = {size for _, size in used}
+    return CameraFile(cameras, tuple(name for name, _, _ in images), sizes.pop() if len(sizes) == 1 else (0, 0))
 
 
-def _intrinsics(path: Path, model: str, width: int, height: int, params: list[float]) -> Tensor:  # [4]
+def save_folder(file: CameraFile, folder: Path, suffix: str) -> None:
+    """Write a model without points, `suffix` .txt or .bin; needs names and the size. One camera a set of intrinsics."""
+    height, width = file.size
+    params = file.cameras.fxfycxcy.double() * torch.tensor([width, height, width, height], dtype=torch.float64)
+    distinct, camera_of = params.unique(dim=0, return_inverse=True)
+    w2c = rigid_inverse(file.cameras.c2w.double())
+    poses = torch.cat([matrix_to_quaternion(w2c[:, :3, :3]), w2c[:, :3, 3]], dim=-1).tolist()
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = list(zip(poses, (camera_of + 1).tolist(), file.names, strict=True))
+    contents = _text if suffix == ".txt" else _binary
+    for name, content in zip(
+        ("cameras", "images", "points3D"), contents(distinct.tolist(), rows, file.size), strict=True
+    ):
+        with replacing_file(folder / f"{name}{suffix}") as temporary:
+            temporary.write_bytes(content)
+
+
+def _text(cameras: list[list[float]], images: list[tuple], size: tuple[int, int]) -> tuple[bytes, bytes, bytes]:
+    height, width = size
+    lines = [f"{i} PINHOLE {width} {height} {_numbers(row)}" for i, row in enumerate(cameras, start=1)]
+    poses = [f"{i} {_numbers(pose)} {cam} {name}\n" for i, (pose, cam, name) in enumerate(images, start=1)]
+    texts = (
+        ["# CAMERA_ID MODEL WIDTH HEIGHT FX FY CX CY", *lines],
+        ["# IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME, then a line of points", *poses],
+        ["# no points"],
+    )
+    return tuple("\n".join([*text, ""]).encode() for text in texts)
+
+
+def _numbers(row: list[float]) -> str:
+    return " ".join(map(repr, row))
+
+
+def _binary(cameras: list[list[float]], images: list[tuple], size: tuple[int, int]) -> tuple[bytes, bytes, bytes]:
+    height, width = size
+    blocks = [struct.pack("<iiQQ4d", i, 1, width, height, *row) for i, row in enumerate(cameras, start=1)]
+    poses = [
+        struct.pack("<i7di", i, *pose, cam) + name.encode() + b"\0" + struct.pack("<Q", 0)
+        for i, (pose, cam, name) in enumerate(images, start=1)
+    ]
+    return tuple(struct.pack("<Q", len(part)) + b"".join(part) for part in (blocks, poses, []))
+
+
+def _intrinsics(
+    path: Path, model: str, width: int, height: int, params: list[float]
+) -> tuple[Tensor, tuple[int, int]]:  # [4], (height, width)
     if model not in _BY_NAME:
         raise InputError(
             f"{path}: camera model {model} is not read ({', '.join(_BY_NAME)}); undistort the images first"
@@ -57,7 +105,7 @@ def _intrinsics(path: Path, model: str, width: int, height: int, params: list[fl
     if any(params[pinhole:]):
         raise InputError(f"{path}: the cameras have lens distortion ({model}); run `colmap image_undistorter` first")
     fx, fy, cx, cy = params[:4] if pinhole == 4 else (params[0], *params[:3])
-    return torch.tensor([fx / width, fy / height, cx / width, cy / height])
+    return torch.tensor([fx / width, fy / height, cx / width, cy / height]), (height, width)
 
 
 def _c2w(quat: tuple[float, ...], translation: tuple[float, ...]) -> Tensor:  # wxyz, world to camera -> [4, 4]
@@ -65,7 +113,7 @@ def _c2w(quat: tuple[float, ...], translation: tuple[float, ...]) -> Tensor:  # 
     return rigid_inverse(rigid(rotation, torch.tensor(translation, dtype=torch.float64))).float()
 
 
-def _text_cameras(path: Path) -> dict[int, Tensor]:
+def _text_cameras(path: Path) -> dict[int, tuple[Tensor, tuple[int, int]]]:
     rows = [line.split() for line in path.read_text().splitlines() if line.strip() and line[0] != "#"]
     return {int(r[0]): _intrinsics(path, r[1], int(r[2]), int(r[3]), [float(x) for x in r[4:]]) for r in rows}
 
@@ -81,7 +129,7 @@ def _text_images(path: Path) -> list[tuple[str, int, Tensor]]:
     return images
 
 
-def _binary_cameras(path: Path) -> dict[int, Tensor]:
+def _binary_cameras(path: Path) -> dict[int, tuple[Tensor, tuple[int, int]]]:
     data, cameras = path.read_bytes(), {}
     (count,), at = struct.unpack_from("<Q", data), 8
     for _ in range(count):

@@ -2,16 +2,18 @@
 
 import json
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from movies.camera_files import load_cameras, save_cameras
+from movies.camera_files import load_cameras, read_camera_file, save_cameras
 from movies.cameras import Cameras
+from movies.clip import Clip
 from movies.errors import InputError
 from movies.geometry import matrix_to_quaternion, quaternion_to_matrix, rigid, rigid_inverse
-from movies.video import write_video
+from movies.video import write_image, write_video
 
 HEIGHT, WIDTH = 60, 80
 
@@ -28,11 +30,35 @@ def assert_same(a: Cameras, b: Cameras) -> None:
     assert torch.allclose(a.fxfycxcy, b.fxfycxcy, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["a.json", "a.npz", "a.txt", "a.tum"])
-def test_round_trip(tmp_path, cameras, name):
+WRITTEN = [
+    "a.json", "a.npz", "a.txt", "a.tum", "images.txt", "images.bin", "a_droid.npz", "a_sgd_cvd_hr.npz", "pose/a.npz",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_round_trips_are_lossless(tmp_path, cameras, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    if name.startswith("pose"):  # ViPE leaves the pictures' size to its video
+        write_video(tmp_path / "rgb" / "a.mp4", torch.zeros(2, 3, HEIGHT, WIDTH), 5)
     save_cameras(cameras, tmp_path / name, (HEIGHT, WIDTH))
-    assert_same(load_cameras(tmp_path / name), cameras)
-    assert [p.name for p in tmp_path.iterdir()] == [name]
+    again = load_cameras(tmp_path / name)
+    assert (again.c2w - cameras.c2w).abs().max() < 1e-6
+    assert (again.fxfycxcy - cameras.fxfycxcy).abs().max() < 1e-6
+    assert not list(tmp_path.rglob("*.part*"))
+
+
+def test_colmap_keeps_names_sizes_and_zoom(tmp_path, cameras):
+    zoomed = Cameras(cameras.c2w, cameras.fxfycxcy * torch.linspace(1, 2, 4)[:, None])
+    names = ("a 1.png", "a 2.png", "a 9.png", "a 10.png")
+    for name in ("images.txt", "images.bin"):
+        save_cameras(zoomed, tmp_path / name, (HEIGHT, WIDTH), names)
+        again = read_camera_file(tmp_path / name)
+        assert again.names == names and again.size == (HEIGHT, WIDTH)
+        assert torch.allclose(again.cameras.fxfycxcy, zoomed.fxfycxcy, atol=1e-6)
+    save_cameras(zoomed, tmp_path / "a.json", names=names)
+    assert read_camera_file(tmp_path / "a.json").names == names
+    save_cameras(zoomed, tmp_path / "a.json")
+    assert read_camera_file(tmp_path / "a.json").names == ()  # they only number the frames
 
 
 def test_what_cannot_be_saved(tmp_path, cameras):
@@ -41,8 +67,17 @@ def test_what_cannot_be_saved(tmp_path, cameras):
     with pytest.raises(InputError, match=r"must have shape \[V\]"):
         save_cameras(cameras[0], tmp_path / "a.json")
     zoomed = Cameras(cameras.c2w, cameras.fxfycxcy * torch.linspace(1, 2, 4)[:, None])
-    with pytest.raises(InputError, match="these cameras zoom"):
-        save_cameras(zoomed, tmp_path / "a.tum")
+    for name in ("a.tum", "a_droid.npz"):
+        with pytest.raises(InputError, match="these cameras zoom"):
+            save_cameras(zoomed, tmp_path / name, (HEIGHT, WIDTH))
+    for name in ("images.bin", "a_droid.npz", "pose/a.npz"):
+        with pytest.raises(InputError, match=r"holds pixels; give the images' size"):
+            save_cameras(cameras, tmp_path / name)
+    with pytest.raises(InputError, match=r"written as images\.bin"):
+        save_cameras(cameras, tmp_path / "a.bin")
+    with pytest.raises(InputError, match="2 names for 4 cameras"):
+        save_cameras(cameras, tmp_path / "a.json", names=("a", "b"))
+    assert not list(tmp_path.iterdir())
 
 
 # --- transforms.json
@@ -87,6 +122,7 @@ def test_transforms_with_a_field_of_view(tmp_path):
         (transforms(fxfycxcy=[1, 2, 3]), "lacks intrinsics"),
         (transforms(w=80, h=60, fl_x=50, k1=0.1), "lens distortion"),
         (transforms(w=80, h=60, fl_x=50, camera_model="OPENCV_FISHEYE"), "lens distortion"),
+        (transforms(w=80, h=60, fl_x=50, camera_model="EQUIRECTANGULAR"), "undistort the images first"),
         (transforms(w=80, h=60, fl_x=-50), "focal lengths must be above zero"),
         (transforms(w=80, h=60, fl_x=float("nan")), "camera 0 holds NaN"),
         (transforms(w=80, h=60, fl_x=50, transform_matrix=(2 * torch.eye(4)).tolist()), "is no rotation"),
@@ -237,6 +273,14 @@ def test_vipe(tmp_path, cameras):
     assert torch.allclose(centred, torch.tensor([72 / 81.6, 72 / 57.6, 0.5, 0.5]))
     write_video(tmp_path / "rgb" / "a.mp4", torch.zeros(2, 3, HEIGHT, WIDTH), 5)
     assert_same(load_cameras(tmp_path), cameras)
+    types = tmp_path / "intrinsics" / "a_camera.txt"
+    types.write_text("0: PINHOLE\n1: MEI\n")
+    with pytest.raises(InputError, match="frame 1 is MEI; undistort the images first"):
+        load_cameras(tmp_path)
+    types.unlink()
+    np.savez(tmp_path / "pose" / "a.npz", data=cameras.c2w.numpy(), inds=np.array([0, 1, 3, 4]))
+    with pytest.raises(InputError, match="no camera for frames 2; cut them"):
+        load_cameras(tmp_path)
     np.savez(tmp_path / "pose" / "b.npz", data=cameras.c2w.numpy())
     with pytest.raises(InputError, match="holds 2 ViPE clips"):
         load_cameras(tmp_path)
@@ -266,3 +310,37 @@ def test_malformed_npz(tmp_path, cameras):
     np.savez(path, C2W=c2w, fxfycxcy=cameras.fxfycxcy.numpy())
     with pytest.raises(InputError, match="camera 2 holds NaN"):
         load_cameras(path)
+
+
+# --- cameras for the frames of a clip
+
+
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    """Four images of 60x80, named."""
+    folder = tmp_path / "pictures"
+    for i in range(4):
+        write_image(folder / f"shot_{i}.png", torch.full((3, HEIGHT, WIDTH), i / 4))
+    return folder
+
+
+def test_frames_find_their_cameras_by_name(tmp_path, pictures, cameras):
+    more = Cameras(torch.cat([cameras.c2w] * 2), torch.cat([cameras.fxfycxcy] * 2))
+    names = [f"images/{kind}_{i}.jpg" for kind in ("other", "shot") for i in (3, 2, 1, 0)]
+    save_cameras(more, tmp_path / "a.json", (HEIGHT, WIDTH), tuple(names))
+    clip = Clip.load(pictures, 2, tmp_path / "a.json")  # frames 0 and 3
+    assert torch.equal(clip.cameras.c2w, cameras.c2w[[3, 0]])
+
+
+def test_frames_without_a_camera_are_named(tmp_path, pictures, cameras):
+    save_cameras(cameras, tmp_path / "a.json", names=("shot_0.png", "shot_1.png", "shot_7.png", "shot_8.png"))
+    with pytest.raises(InputError, match=r"no camera for shot_2.png, shot_3.png of the 4 frames read; it has 4, from"):
+        Clip.load(pictures, 4, tmp_path / "a.json")
+
+
+def test_cameras_of_another_resolution_fit_and_of_another_shape_do_not(tmp_path, pictures, cameras):
+    save_cameras(cameras, tmp_path / "a.json", (7 * HEIGHT, 7 * WIDTH))
+    assert torch.allclose(Clip.load(pictures, 4, tmp_path / "a.json").cameras.fxfycxcy, cameras.fxfycxcy)
+    save_cameras(cameras, tmp_path / "a.json", (WIDTH, HEIGHT))
+    with pytest.raises(InputError, match="for pictures of 60x80, the frames are 80x60, which is another shape"):
+        Clip.load(pictures, 4, tmp_path / "a.json")

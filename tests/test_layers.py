@@ -14,7 +14,7 @@ LAYERS: list[set[str]] = [
     {"shapes"},
     {"geometry", "files"},
     {"alignment", "cameras", "gaussians", "video"},
-    {"colmap"},
+    {"colmap", "camera_npz"},
     {"camera_files", "scene"},
     {"clip", "splats"},
     {"model", "rendering", "data", "losses", "perceptual", "metrics"},
