@@ -12,7 +12,7 @@ from torch import Tensor
 
 from movies.cameras import Cameras
 from movies.geometry import pixel_grid, project
-from movies.motion import HIDDEN_TOLERANCE, nearest_times
+from movies.motion import nearest_times
 from movies.splats import DynamicSplats
 
 
@@ -20,13 +20,17 @@ from movies.splats import DynamicSplats
 class Consistency:
     """For each of V views against the next one (the last against the one before), at the network's size."""
 
-    error: Tensor  # [V] median distance in pixels between start and return; NaN where nothing is seen
-    within: Tensor  # [V] share of the pixels seen that return to within a pixel
+    error: Tensor  # [V] median distance in pixels between start and return; NaN where the views share nothing
+    within: Tensor  # [V] share of the pixels inside the other view that return to within a pixel
     overlap: Tensor  # [V] share of all pixels that lie inside the other view
 
 
 def reprojection(splats: DynamicSplats, index: int = 0) -> Consistency:
-    """Self-consistency of batch item `index`; pixels hidden in the other view do not count."""
+    """Self-consistency of batch item `index`.
+
+    Pixels hidden in the other view do not return either: the median bears them as long as they are few, while
+    leaving out what lies behind the other view's surface would leave out wrong depth as well.
+    """
     num_views, height, width = splats.depth.shape[1:]
     points = splats.points()[index]  # [V, H, W, 3]
     own_times = nearest_times(splats.times[index], splats.view_times[index])  # [V] positions among the target times
@@ -40,9 +44,8 @@ def reprojection(splats: DynamicSplats, index: int = 0) -> Consistency:
         camera, other = splats.cameras[index][i], splats.cameras[index][j]
         xy, z = project(there, other.fxfycxcy, other.c2w)
         inside = ((xy >= 0) & (xy <= 1)).all(dim=-1) & (z > 1e-6)
-        seen = inside & (z <= _sampled(splats.depth[index, j][None], xy)[:, 0] * (1 + HIDDEN_TOLERANCE))
         returned, _ = project(_sampled(back.movedim(-1, 0), xy), camera.fxfycxcy, camera.c2w)
-        error = ((returned - start) * pixels).norm(dim=-1)[seen]
+        error = ((returned - start) * pixels).norm(dim=-1)[inside]
         within = (error < 1).float().mean() if len(error) else error.new_tensor(0.0)
         rows.append((error.median() if len(error) else error.new_tensor(torch.nan), within, inside.float().mean()))
     return Consistency(*(torch.stack(column) for column in zip(*rows, strict=True)))

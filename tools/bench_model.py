@@ -1,13 +1,16 @@
-"""How fast MoVieS encodes and decodes, beside the plain way of decoding and beside what the machine could do.
+"""How fast MoVieS encodes and decodes, part by part, beside what the machine could do.
 
-The plain way (`decode_by_time`) is the published order of work: for every target time and frame, normalise,
-modulate, project, convolve, and run the shortcut again. The floors are the counted FLOPs over the measured rate of a
-large matrix product, and the bytes of the results over the measured rate of a copy.
+`plain decode` is the published order of work (`decode_by_time`): for every target time and frame, normalise, modulate,
+project, convolve, and run the shortcut again. The floors are the counted FLOPs over the measured rate of a large matrix
+product, and the bytes of the results over the measured rate of a copy. Peak memory is that of the process (Linux), or
+of the GPU, while the part runs.
 """
 
 import argparse
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -18,9 +21,14 @@ from movies.cameras import Cameras
 from movies.model.config import PRESETS, ModelConfig
 from movies.model.dpt import DPTHead
 from movies.model.embeddings import uv_embedding
+from movies.model.layers import own_precision
 from movies.model.network import MoVieS, Tokens
+from movies.model.weights import held_dtype
 
-EXAMPLE = "example: python tools/bench_model.py --preset tiny --patch-size 14 --views 4 --times 8 --bf16"
+EXAMPLE = "example: python tools/bench_model.py --preset vggt-1b"
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+SIDES = {"vggt-1b": 224, "tiny": 112}
+MORE_TIMES = 5  # times as many target times, for what they cost
 
 
 def plain_head(head: DPTHead, levels: list[Tensor], grid: tuple[int, int], time_code: Tensor, image: Tensor) -> Tensor:
@@ -74,31 +82,59 @@ def decode_by_time(model: MoVieS, tokens: Tokens, times: Tensor) -> tuple[Tensor
     return torch.stack(motions, dim=1), torch.stack(splats, dim=1)
 
 
-def measure(function: Callable[[], object], device: str, repeats: int) -> float:
-    """Best seconds of a call, after one to warm up: busy neighbours only ever add."""
-    seconds = []
+@dataclass(frozen=True)
+class Measured:
+    """A call: best wall and CPU seconds after one to warm up (busy neighbours only add), and the peak in bytes."""
+
+    seconds: float
+    cpu_seconds: float
+    peak: int
+
+
+def measure(function: Callable[[], object], device: str, repeats: int) -> Measured:
+    """Run once to warm up, then `repeats` times."""
+    seconds, cpu_seconds = [], []
+    reset_peak(device)
     for _ in range(repeats + 1):
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         function()
         if device == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
-    return min(seconds[1:])
+        cpu_seconds.append(time.process_time() - cpu_start)
+    return Measured(min(seconds[1:]), min(cpu_seconds[1:]), peak_memory(device))
+
+
+def reset_peak(device: str) -> None:
+    """Forget the peak so far, where the system can."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    elif Path("/proc/self/clear_refs").exists():
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory(device: str) -> int:
+    """Bytes since `reset_peak`; 0 where the system does not say."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
 
 
 def machine_rates(device: str, dtype: torch.dtype) -> tuple[float, float]:
     """FLOPs a second of a matrix product in `dtype`, and bytes a second (read and written) of a copy."""
     size = 8192 if device == "cuda" else 1024
     a = torch.randn(size, size, device=device).to(dtype)
-    flops = 2 * size**3 / measure(lambda: a @ a, device, 5)
+    flops = 2 * size**3 / measure(lambda: a @ a, device, 5).seconds
     source = torch.zeros(1 << 28 if device == "cuda" else 1 << 25, device=device)
     target = torch.empty_like(source)
-    return flops, 2 * source.nbytes / measure(lambda: target.copy_(source), device, 5)
+    return flops, 2 * source.nbytes / measure(lambda: target.copy_(source), device, 5).seconds
 
 
 def example_inputs(config: ModelConfig, args: argparse.Namespace) -> tuple[Tensor, Cameras, Tensor, Tensor]:
     """Random frames of a camera that slides sideways."""
-    side, lead = config.image_size, (args.batch, args.views)
+    side, lead = args.size, (args.batch, args.views)
     images = torch.rand(*lead, 3, side, side, device=args.device)
     c2w = torch.eye(4, device=args.device).repeat(*lead, 1, 1)
     c2w[..., 0, 3] = torch.linspace(0, 0.3, args.views, device=args.device)
@@ -123,30 +159,86 @@ def count_flops(function: Callable[[], object]) -> int:
     return counter.get_total_flops()
 
 
+def parts(model: MoVieS, inputs: tuple[Tensor, Cameras, Tensor, Tensor]) -> dict[str, Callable[[], object]]:
+    """The calls to measure, by name; each runs on what the parts before it left."""
+    images, cameras, times, targets = inputs
+    grid = (images.shape[-2] // model.config.patch_size, images.shape[-1] // model.config.patch_size)
+    rays, prefix = model.condition(cameras, times, *images.shape[-2:])
+    patches = model.encoder(images.flatten(0, 1)).unflatten(0, images.shape[:2]) + rays
+    tokens = model.encode(images, cameras, times)
+    pixels, timeless = images.permute(0, 1, 3, 4, 2), times.new_zeros(1, 1, 0)
+    static = model.splat_head(tokens.levels, grid, timeless, pixels)[:, 0, ..., :-1]
+    none, embedded = static[..., :1, :1, :0], model.embed_times(targets)
+    more = torch.linspace(0, 1, MORE_TIMES * targets.shape[1], device=targets.device).expand(len(targets), -1)
+
+    def motion(codes: Tensor) -> tuple[Tensor, Tensor]:
+        moved = model.motion_head(tokens.levels, grid, codes, none)
+        return moved, model.motion_splat_head(tokens.levels, grid, codes, static)
+
+    return {
+        "encoder": lambda: model.encoder(images.flatten(0, 1)),
+        "backbone": lambda: model.backbone(patches, prefix, grid, model.config.dpt_layer_idx),
+        "depth head": lambda: model.depth_head(tokens.levels, grid, timeless, none),
+        "splat head": lambda: model.splat_head(tokens.levels, grid, timeless, pixels),
+        f"motion heads, {targets.shape[1]} times": lambda: motion(embedded),
+        f"motion heads, {more.shape[1]} times": lambda: motion(model.embed_times(more)),
+        "encode": lambda: model.encode(images, cameras, times),
+        "decode": lambda: model.decode(tokens, targets),
+        "plain decode": lambda: decode_by_time(model, tokens, targets),
+        "all": lambda: model(*inputs),
+    }
+
+
+def tensors_of(result: object) -> list[Tensor]:
+    if isinstance(result, Tensor):
+        return [result]
+    if isinstance(result, (list, tuple)):
+        return [tensor for part in result for tensor in tensors_of(part)]
+    return [x for x in vars(result).values() if isinstance(x, Tensor)]
+
+
+def hold(model: MoVieS, dtype: torch.dtype) -> None:
+    """Hold the weights as `from_pretrained(..., dtype)` does."""
+    for name, parameter in model.named_parameters():
+        parameter.data = parameter.data.to(held_dtype(name, parameter.dim(), dtype))
+
+
+def table(model: MoVieS, inputs: tuple, name: str, args: argparse.Namespace) -> list[str]:
+    """The rows of one dtype."""
+    flop_rate, byte_rate = machine_rates(args.device, DTYPES[name])
+    hold(model, DTYPES[name])
+    weights = sum(p.nbytes for p in model.parameters())
+    lines = [
+        f"{name}: {flop_rate / 1e9:.0f} GFLOP/s, {byte_rate / 1e9:.1f} GB/s, weights {weights / 1e9:.2f} GB",
+        "| part | s | CPU s | floor s | share of floor | peak GB |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    with torch.no_grad(), own_precision(model):
+        for part, function in parts(model, inputs).items():
+            size = sum(x.nbytes for x in tensors_of(function()))
+            floor = max(count_flops(function) / flop_rate, size / byte_rate)
+            m = measure(function, args.device, args.repeats)
+            figures = f"{m.seconds:.3f} | {m.cpu_seconds:.2f} | {floor:.3f} | {floor / m.seconds:.0%}"
+            lines.append(f"| {part} | {figures} | {m.peak / 1e9:.2f} |")
+    return lines
+
+
 def report(args: argparse.Namespace) -> list[str]:
-    """The table, line by line."""
+    """The tables, line by line."""
     preset = ModelConfig.preset(args.preset)
     config = preset.with_patch_size(args.patch_size or preset.patch_size)
+    args.size = args.size or SIDES[args.preset] * config.patch_size // preset.patch_size
     model, inputs = MoVieS(config).to(args.device).eval(), example_inputs(config, args)
-    flop_rate, byte_rate = machine_rates(args.device, torch.bfloat16 if args.bf16 else torch.float32)
-    lines = [f"machine: {flop_rate / 1e9:.0f} GFLOP/s, {byte_rate / 1e9:.1f} GB/s", "step, ms, floor ms, times floor"]
-    with torch.no_grad(), torch.autocast(args.device, torch.bfloat16, enabled=args.bf16):
-        tokens = model.encode(*inputs[:3])
-        splats = model.decode(tokens, inputs[3])
-        outputs = sum(x.nbytes for x in vars(splats).values() if isinstance(x, Tensor))
-        steps = {
-            "encode": (lambda: model.encode(*inputs[:3]), sum(x.nbytes for x in tokens.levels)),
-            "decode": (lambda: model.decode(tokens, inputs[3]), outputs),
-            "decode by time": (lambda: decode_by_time(model, tokens, inputs[3]), outputs),
-        }
-        for name, (function, size) in steps.items():
-            seconds = measure(function, args.device, args.repeats)
-            floor = max(count_flops(function) / flop_rate, size / byte_rate)
-            lines.append(f"{name}, {1e3 * seconds:.1f}, {1e3 * floor:.1f}, {seconds / floor:.1f}")
+    lines = [
+        f"{args.preset}, batch {args.batch}, {args.views} views of {args.size}x{args.size}, {args.times} target times, "
+        f"{torch.get_num_threads()} threads on {args.device}"
+    ]
     if args.train:
         for bf16 in (False, True):
-            seconds = measure(lambda: train_step(model, inputs, bf16), args.device, args.repeats)  # noqa: B023
-            lines.append(f"train step {'bf16' if bf16 else 'fp32'}, {1e3 * seconds:.1f}")
+            m = measure(lambda: train_step(model, inputs, bf16), args.device, args.repeats)  # noqa: B023
+            lines.append(f"train step {'bf16' if bf16 else 'fp32'}: {1e3 * m.seconds:.1f} ms")
+    for name in args.dtype:
+        lines += table(model, inputs, name, args)
     return lines
 
 
@@ -157,11 +249,14 @@ def main() -> None:
     parser.add_argument("--preset", choices=list(PRESETS), default="tiny")
     parser.add_argument("--patch-size", type=int, default=0, help="another patch size on the same grid (tiny: 7, 14)")
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--views", type=int, default=4, help="context frames")
-    parser.add_argument("--times", type=int, default=8, help="target times")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--views", type=int, default=5, help="context frames")
+    parser.add_argument("--times", type=int, default=5, help="target times")
+    parser.add_argument(
+        "--size", type=int, default=0, help="side of the images (default: 224, tiny 112)"
+    )
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--bf16", action="store_true", help="bf16 autocast")
+    parser.add_argument("--dtype", nargs="+", choices=list(DTYPES), default=list(DTYPES), help="fp32 before bf16")
     parser.add_argument("--train", action="store_true", help="also time a training step in float32 and in bf16")
     print("\n".join(report(parser.parse_args())))
 

@@ -156,9 +156,7 @@ def _finite(tensors: Iterable[tuple[str, Tensor]], name: str) -> Iterator[tuple[
         doubtful = not tensor.is_meta and tensor.is_floating_point() and not tensor.sum(dtype=torch.float32).isfinite()
         if doubtful and not (whole := tensor.isfinite()).all():
             bad = int((~whole).sum())
-            raise InputError(
-                f"{name}: {key} holds NaN or infinity in {bad} of {tensor.numel()} numbers; fetch it again"
-            )
+            raise InputError(f"{name}: {key} holds {bad} numbers that are NaN or infinite; fetch it again")
         yield key, tensor
 
 
