@@ -94,8 +94,8 @@ def test_reconstruct_then_render(folder, tmp_path, capsys):
 
 
 def test_reconstruct_with_cameras_and_a_resolution(folder, tmp_path):
-    arguments = command(folder, tmp_path / "out", cameras=folder / "cameras.json", resolution=42, frames=3)
-    assert cli.main(arguments) == 0
+    options = {"cameras": folder / "cameras.json", "resolution": 42, "frames": 3, "dtype": "bf16"}
+    assert cli.main(command(folder, tmp_path / "out", **options)) == 0
     scene = Scene4D.load(tmp_path / "out" / "scene.safetensors")
     assert max(scene.image_size) == 42 and len(scene.cameras) == 3
     assert torch.allclose(scene.cameras.centers[:, 0], torch.tensor([0.0, 0.4 / 3, 0.2]), atol=1e-4)

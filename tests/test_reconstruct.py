@@ -1,6 +1,8 @@
 """A clip to a scene and its files, with a network small enough for tests and random weights."""
 
+import gc
 import json
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -18,9 +20,10 @@ from movies.metrics import psnr
 from movies.model.config import ModelConfig
 from movies.model.network import MoVieS
 from movies.model.vggt import VGGT
+from movies.model.weights import Pretrained, save_weights
 from movies.network_world import fit_resolution, network_unit
 from movies.novel_views import psnr_of_views, render_video, scene_size
-from movies.reconstruct import choose_device, reconstruct, write_outputs
+from movies.reconstruct import choose_device, choose_dtype, reconstruct, write_outputs
 from movies.scene import Scene4D
 from movies.splats import NUM_ATTRIBUTES, DynamicSplats
 from movies.video import read_frames, write_video
@@ -164,6 +167,36 @@ def test_devices():
             choose_device("cuda")
 
 
+def test_dtypes():
+    assert choose_dtype("bf16") == torch.bfloat16
+    with pytest.raises(InputError, match="unknown dtype 'fp8': choose one of fp32, bf16"):
+        choose_dtype("fp8")
+
+
+def test_the_camera_network_is_gone_before_the_other_comes(clip, models, tmp_path, monkeypatch):
+    """Two networks of the published size would not fit side by side; files say what they need beforehand."""
+    held, kinds = [], []
+    load = Pretrained.load
+
+    def watched(self, build, dtype):
+        gc.collect()
+        kinds.append(self.network)
+        assert not any(ref() is not None for ref in held)
+        model = load(self, build, dtype)
+        held.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(Pretrained, "load", watched)
+    paths = [tmp_path / "movies.safetensors", tmp_path / "vggt.safetensors"]
+    for model, path in zip(models, paths, strict=True):
+        save_weights(model, path)
+    frames = tmp_path / "clip.mp4"
+    write_video(frames, clip.images, fps=4)
+    summary = module.reconstruct_file(frames, tmp_path / "out", *map(str, paths), dtype="bf16")
+    assert kinds == ["VGGT", "MoVieS"] and "load" in summary["seconds"]
+    assert isinstance(summary["warnings"], list)
+
+
 def test_every_file_is_written_and_finite(clip, models, tmp_path):
     result = reconstruct(posed(clip), *models)
     weights = {"movies": module.describe_weights(models[0], "random")}
@@ -175,6 +208,9 @@ def test_every_file_is_written_and_finite(clip, models, tmp_path):
     assert np.isfinite(summary["input_psnr"]) and summary["frames"] == 4
     assert len(summary["weights"]["movies"]["sha256"]) == 64
     assert set(summary["seconds"]) == {*module.PHASES, "render", "write"}
+    assert summary["peak_memory"]["resident"] > 1e8
+    assert [set(row) for row in summary["reprojection"]] == [{"error_px", "share_within_1px", "overlap"}] * 4
+    assert summary["parallax"] > 0 and summary["depth_over_camera_depth"] > 0
     scene = Scene4D.load(out / "scene.safetensors")
     assert len(scene.static) == summary["num_static"] and len(scene.moving) == summary["num_moving"]
     assert torch.allclose(load_cameras(out / "cameras.json").c2w, scene.cameras.c2w, atol=1e-5)
