@@ -238,10 +238,10 @@ def _matching_cameras(given: str | Path | Cameras, frames: VideoFrames, path: st
         return cameras[frames.indices]
     if len(cameras) == len(frames.indices):
         return cameras
-    between = f" ({file.names[0]} to {file.names[-1]})" if file.names else ""
+    between = f"; these are for {file.names[0]} to {file.names[-1]}" if file.names else ""
     raise InputError(
-        f"{source}: {len(cameras)} cameras{between} for {path} with {frames.num_total} frames; "
-        f"give one for each frame, or one for each of the {len(frames.indices)} frames read"
+        f"{source}: {len(cameras)} cameras for {path} with {frames.num_total} frames; "
+        f"give one for each frame, or one for each of the {len(frames.indices)} frames read{between}"
     )
 
 
