@@ -26,11 +26,16 @@ OBJECTIVES = {"movies": MoviesObjectiveConfig, "vggt": VGGTObjectiveConfig}
 
 
 class ModelSection(Section):
-    """The network's sizes. `checkpointing` trades time for memory."""
+    """The network's sizes. `checkpointing` trades time for memory.
+
+    `ray_gain` is what the ray embedding counts when a MoVieS starts from a VGGT: 0 disturbs nothing, as published
+    weights want it; after a short pretraining it would stay at a hundredth of the patches and cameras go unseen.
+    """
 
     preset: Literal[tuple(PRESETS)]
     patch_size: int = Field(14, ge=1)
     checkpointing: bool = False
+    ray_gain: float = Field(0.0, ge=0)
 
 
 class Source(Section):

@@ -210,6 +210,7 @@ def start_model(stage: Stage, out: Path) -> nn.Module:
     model = load_weights(VGGT if kind == "VGGT" else MoVieS, path)
     if kind == "VGGT" and stage.network == "movies":
         model = MoVieS.from_vggt(model)
+        nn.init.constant_(model.plucker_ln.weight, stage.model.ray_gain)
     elif kind == "MoVieS" and stage.network == "vggt":
         model = VGGT.from_movies(model)
     if model.config.patch_size != stage.model.patch_size:

@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from movies.errors import InputError
 from movies.model.network import MoVieS
 from movies.model.vggt import VGGT
-from movies.train.trainer import MAX_SKIPPED_IN_A_ROW, StageRun, train
+from movies.train.stage import load_stages
+from movies.train.trainer import MAX_SKIPPED_IN_A_ROW, StageRun, start_model, train
 
 
 def weights(out, stage):
@@ -157,3 +158,12 @@ def test_a_stage_starts_from_another_patch_size_and_from_the_other_network(stage
 def test_dry_run_tells_the_plan_and_writes_nothing(stages, tmp_path):
     plan = train(stages(), tmp_path / "out", dry_run=True)
     assert "a: vggt" in plan and "b: movies" in plan and not (tmp_path / "out").exists()
+
+
+def test_rays_count_from_the_first_step_where_a_stage_says_so(stages, tmp_path):
+    folder, out = stages(steps=1), tmp_path / "out"
+    train(folder / "a.toml", out, device="cpu")
+    path = folder / "b.toml"
+    path.write_text(path.read_text().replace("patch_size = 7", "patch_size = 7\nray_gain = 0.5"))
+    stage = load_stages(path)[0].stage
+    assert (start_model(stage, out).plucker_ln.weight == 0.5).all()
