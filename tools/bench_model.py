@@ -251,9 +251,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--views", type=int, default=5, help="context frames")
     parser.add_argument("--times", type=int, default=5, help="target times")
-    parser.add_argument(
-        "--size", type=int, default=0, help="side of the images (default: 224, tiny 112)"
-    )
+    parser.add_argument("--size", type=int, default=0, help="side of the images (default: 224, tiny 112)")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", nargs="+", choices=list(DTYPES), default=list(DTYPES), help="fp32 before bf16")

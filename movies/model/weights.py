@@ -218,10 +218,13 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     return read_header(path).metadata
 
 
-def save_weights(model: nn.Module, path: str | Path, dtype: torch.dtype = torch.float32) -> None:
-    """Write our own safetensors: tensors in `dtype`, the model's name and config in the metadata; atomically."""
+def save_weights(
+    model: nn.Module, path: str | Path, dtype: torch.dtype = torch.float32, about: dict[str, str] | None = None
+) -> None:
+    """Write our own safetensors: tensors in `dtype`; name, config and what is said `about` them in the metadata."""
     state = {k: v.detach().to("cpu", held_dtype(k, v.dim(), dtype)).contiguous() for k, v in model.state_dict().items()}
-    metadata = {"format": FORMAT, "model": type(model).__name__, "config": model.config.to_json()}
+    own = {"format": FORMAT, "model": type(model).__name__, "config": model.config.to_json()}
+    metadata = {**(about or {}), **own}
     if getattr(model, "round_times", False):
         metadata["round_times"] = "true"
     with replacing_file(path) as temporary:
