@@ -1,5 +1,6 @@
 """The command line: what it prints, its exit status, and that nothing half-written is left of anything that fails."""
 
+import functools
 import json
 import os
 import signal
@@ -278,7 +279,10 @@ def test_ctrl_c_is_one_line(monkeypatch, capsys):
 
 def start(arguments: list[str], **options) -> subprocess.Popen:
     line = [sys.executable, "-m", "movies", *arguments]
-    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    # A test run started in the background of a shell ignores Ctrl-C, and so would every process it starts.
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(line, text=True, preexec_fn=heed, **pipes, **options)
 
 
 def test_ctrl_c_in_the_middle_leaves_nothing(folder, tmp_path):
