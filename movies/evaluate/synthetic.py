@@ -107,8 +107,11 @@ def predict(model: MoVieS, clip: HeldOutClip) -> DynamicSplats:
 
 
 def standing_still(splats: DynamicSplats) -> DynamicSplats:
-    """The same prediction with its motion set to zero."""
-    return replace(splats, motion=torch.zeros_like(splats.motion), moving=torch.zeros_like(splats.moving))
+    """The same prediction with its offsets set to zero; what moves keeps the colours and sizes it moves with.
+
+    With those of a static splat instead, which nothing trains in moving pixels, it would be a weaker baseline.
+    """
+    return replace(splats, motion=torch.zeros_like(splats.motion))
 
 
 def oracle(clip: HeldOutClip) -> Gaussians:
