@@ -33,7 +33,7 @@ CONTEXT = (0, 6, 12, 18, 24)
 TARGET_TIMES = (0.125, 0.375, 0.625, 0.875)
 OFF_PATH = 0.05  # how far targets are moved off the camera path, in clip units
 MOVING = 0.005  # clip units: pixels of moving solids that move less do not count as moving
-ORACLE_SCALE, ORACLE_OPACITY = 0.5, 0.95  # of a pixel's footprint: gave the best oracle of 0.35, 0.5 and 0.7
+ORACLE_SCALE, ORACLE_OPACITY = 0.5, 0.95  # the scale is a share of the pixel's footprint
 
 
 @dataclass(frozen=True)
