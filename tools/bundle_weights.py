@@ -14,7 +14,6 @@ import torch
 import movies
 from movies import VGGT, MoVieS
 from movies.evaluate.synthetic import Report, evaluate_models
-from movies.files import replacing_file
 from movies.model.weights import load_weights, save_weights
 
 ASSETS = Path(movies.__file__).parent / "assets"
@@ -36,8 +35,7 @@ def main() -> None:
         "vggt_tiny": load_weights(VGGT, given.vggt / "model.safetensors").half().float(),
     }
     report = evaluate_models(*networks.values(), given.clips, folder=given.out)
-    with replacing_file(given.out / "report.json") as temporary:
-        temporary.write_text(json.dumps(report.json(), indent=1) + "\n")
+    report.save(given.out)
     for name, model in networks.items():
         path = ASSETS / f"{name}.safetensors"
         save_weights(model, path, torch.float16, describe(report, given.stages, given.notes))

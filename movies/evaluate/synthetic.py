@@ -5,6 +5,7 @@ path's camera at that time moved off the path: a novel camera at a novel time. T
 training. Lengths are in the unit of the clip (context points at mean distance 1 from the first camera).
 """
 
+import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -143,10 +144,10 @@ def pictures(clip: HeldOutClip, splats: DynamicSplats) -> dict[str, Tensor]:
     return images | {"_copied": clip.context.resized(height, width).images[nearest]}
 
 
-def score(clip: HeldOutClip, splats: DynamicSplats, vggt: VGGT) -> ClipScores:
-    """Every figure of one clip."""
+def score(clip: HeldOutClip, splats: DynamicSplats, contenders: dict[str, Tensor], vggt: VGGT) -> ClipScores:
+    """Every figure of one clip; `contenders` are its `pictures`."""
     truth, scores = clip.target.images, {}
-    for name, images in pictures(clip, splats).items():
+    for name, images in contenders.items():
         scores[f"psnr{name}"] = metrics.psnr(images, truth).mean()
         scores[f"ssim{name}"] = metrics.ssim(images, truth).mean()
         error = (images - truth).square().mean(dim=1)[clip.target.moving]
@@ -193,6 +194,11 @@ class Report:
         choices = {"difficulty": self.difficulty, "size": self.size, "context": CONTEXT, "target_times": TARGET_TIMES}
         clips = {kind: [asdict(row) for row in getattr(self, kind)] for kind in ("dynamic", "static")}
         return {**choices, "first_seed": FIRST_SEED, "mean": {k: self.mean(k) for k in clips}, "clips": clips}
+
+    def save(self, folder: Path) -> None:
+        """Write report.json into `folder`."""
+        with replacing_file(folder / "report.json") as temporary:
+            temporary.write_text(json.dumps(self.json(), indent=1) + "\n")
 
     def markdown(self) -> str:
         """The README's table."""
@@ -246,21 +252,19 @@ def _scores(model: MoVieS, vggt: VGGT, sequences: list, kind: str, folder: Path 
     for sequence in tqdm(sequences, desc=f"{kind} clips", delay=2, disable=None, leave=False):
         clip = held_out_clip(sequence, model.config.image_size)
         splats = predict(model, clip)
-        yield score(clip, splats, vggt)
+        contenders = pictures(clip, splats)
+        yield score(clip, splats, contenders, vggt)
         if folder:
             rows = {"context": clip.context.images, "target": clip.target.images}
-            rows |= {f"rendered{name}": images for name, images in pictures(clip, splats).items()}
+            rows |= {f"rendered{name}": images for name, images in contenders.items()}
             write_image(folder / f"{sequence.name}.png", contact_sheet(rows))
 
 
 def evaluate(weights: str, camera_weights: str, clips: int, difficulty: float = 0.0, out: str | None = None) -> str:
     """Evaluate weights by name or file; returns the table. With `out`, a folder for report.json and pictures."""
-    import json
-
     folder = Path(out) if out else None
     models = MoVieS.from_pretrained(weights), VGGT.from_pretrained(camera_weights)
     report = evaluate_models(*models, clips, difficulty, folder)
     if folder:
-        with replacing_file(folder / "report.json") as temporary:
-            temporary.write_text(json.dumps(report.json(), indent=1) + "\n")
+        report.save(folder)
     return report.markdown()

@@ -57,7 +57,7 @@ def test_oracle_beats_every_baseline(clip, models):
 def test_a_perfect_prediction_scores_perfectly(clip, models):
     splats = synthetic.predict(models[0], clip)
     perfect = replace(splats, depth=clip.context.depth[None], motion=clip.motion[None])
-    scores = synthetic.score(clip, perfect, models[1])
+    scores = synthetic.score(clip, perfect, synthetic.pictures(clip, perfect), models[1])
     assert scores.absrel == pytest.approx(0, abs=1e-6) and scores.motion_error == 0
     assert scores.motion_size >= synthetic.MOVING
 
