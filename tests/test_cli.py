@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from movies import cli, doctor
-from movies import reconstruct as module
+from movies import outputs as module
 from movies.camera_files import save_cameras
 from movies.cameras import Cameras
 from movies.errors import InputError

@@ -21,7 +21,9 @@ LAYERS: list[set[str]] = [
     {"objective", "motion", "trajectories", "export", "clip_quality", "network_world"},
     {"novel_views", "consistency"},
     {"train", "reconstruct", "evaluate", "d4rt"},
-    {"doctor"},
+    {"outputs", "doctor"},
+    {"jobs"},
+    {"commands"},
     {"cli"},
     {"__main__"},
 ]
@@ -31,7 +33,7 @@ DOORS = {
     "accelerate": {"train"},
     "deepspeed": {"train"},
     "numba": {"rendering"},
-    "tyro": {"cli.py"},
+    "tyro": {"cli.py", "commands"},
     "PIL": {"video.py"},
 }
 BLOCKED = ["gsplat", "accelerate", "deepspeed", "imageio", "pydantic", "tyro", "tqdm", "numba", "scipy", "PIL"]
@@ -118,4 +120,4 @@ def test_files_and_functions_stay_readable():
             if isinstance(node, ast.FunctionDef):
                 assert node.end_lineno - node.lineno < 80, f"{path}:{node.lineno} {node.name} is too long"
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print":
-                assert part_of(path) == "cli", f"{path}:{node.lineno} prints in the library"
+                assert part_of(path) in ("cli", "commands"), f"{path}:{node.lineno} prints in the library"

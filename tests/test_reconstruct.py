@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from movies import reconstruct as module
+from movies import outputs as module
 from movies.camera_files import load_cameras
 from movies.cameras import Cameras
 from movies.clip import Clip
@@ -23,7 +23,8 @@ from movies.model.vggt import VGGT
 from movies.model.weights import Pretrained, save_weights
 from movies.network_world import fit_resolution, network_unit
 from movies.novel_views import psnr_of_views, render_video, scene_size
-from movies.reconstruct import choose_device, choose_dtype, reconstruct, write_outputs
+from movies.outputs import write_outputs
+from movies.reconstruct import choose_device, choose_dtype, reconstruct
 from movies.scene import Scene4D
 from movies.splats import NUM_ATTRIBUTES, DynamicSplats
 from movies.video import read_frames, write_video

@@ -1,0 +1,104 @@
+"""A clip to a scene, and a scene to videos and files."""
+
+import sys
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from movies.commands.arguments import Clip, File, Folder, OptionalFile, Scene, Weights
+
+
+def reconstruct(
+    clip: Positional[Clip],
+    out: Folder,
+    weights: Weights = "tiny",
+    camera_weights: Weights = "tiny",
+    cameras: OptionalFile = None,
+    frames: int = 13,
+    resolution: int | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    dtype: Literal["fp32", "bf16"] = "fp32",
+) -> None:
+    """Make a 4D scene, novel views, depth, motion and tracks of a video.
+
+    Example: movies reconstruct clip.mp4 --out out/clip
+
+    Args:
+        clip: A video, a gif or a folder of images.
+        out: Folder for scene.safetensors, cameras.json, videos, tracks.npz, summary.json and overview.png.
+        weights: MoVieS weights: tiny (bundled), a file, or a hub id.
+        camera_weights: VGGT weights, which estimate the cameras (and the unit of given ones).
+        cameras: transforms.json, COLMAP, TUM, MegaSaM or ViPE (docs/conventions.md); estimated if left out.
+        frames: How many frames are read, evenly over the clip.
+        resolution: Longer side that the network sees, a multiple of its patch (default: the weights' own).
+        device: Where to compute.
+        dtype: bf16 halves the memory of the weights, and is faster where the processor has it.
+    """
+    from movies.jobs import reconstruct_file
+
+    summary = reconstruct_file(clip, out, weights, camera_weights, cameras, frames, resolution, device, dtype)
+    for warning in summary["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)
+    seconds = sum(summary["seconds"].values())
+    print(f"{summary['frames']} frames of {summary['width']}x{summary['height']} in {seconds:.1f} s")
+    print(f"{summary['num_static']} static and {summary['num_moving']} moving Gaussians", end="")
+    print(f" at {summary['num_times']} times, {summary['scene_bytes'] / 1e6:.1f} MB")
+    print(f"input views rendered again: {summary['input_psnr']:.2f} dB")
+    print(f"look at {out}/overview.png and {out}/novel_view.mp4; render more with")
+    print(f"  movies render {out}/scene.safetensors --path orbit --out orbit.mp4")
+
+
+def render(
+    scene: Positional[Scene],
+    out: File,
+    path: Literal["orbit", "spiral", "hold", "follow", "interpolate", "dolly"] = "orbit",
+    cameras: OptionalFile = None,
+    time: float | None = None,
+    frames: int | None = None,
+    fps: float = 16.0,
+    size: int | None = None,
+    backend: Literal["auto", "gsplat", "cpu"] = "auto",
+) -> None:
+    """Render a scene along a camera path into a video.
+
+    Example: movies render out/clip/scene.safetensors --path orbit --out orbit.mp4
+
+    Args:
+        scene: A scene.safetensors.
+        out: The video to write, .mp4, .mov or .mkv.
+        path: The camera path, made from the input cameras.
+        cameras: Cameras of a file instead of a path (its world is the scene's).
+        time: Stand still at this time, 0 to 1 (default: the clip plays once).
+        frames: How many frames (default: 48, or one for each camera of the file).
+        fps: Frames per second.
+        size: Longer side in pixels (default: the input views').
+        backend: The rasteriser.
+    """
+    from movies.novel_views import render_video
+
+    render_video(scene, out, path, cameras, time, frames, fps, size, backend)
+    print(f"wrote {out}")
+
+
+def export(
+    scene: Positional[Scene],
+    format: Literal["ply", "compressed-ply", "splat", "spz", "glb", "npz", "html"],
+    out: File,
+    times: Annotated[str, arg(metavar="N|all")] = "all",
+) -> None:
+    """Write a scene as files that other programs open, or as a page that plays it.
+
+    Example: movies export out/clip/scene.safetensors --format html --out scene.html
+
+    Args:
+        scene: A scene.safetensors.
+        format: html: one page that plays the scene in any browser, without a network. glb, npz: one file of all
+            times. The others know no time: a numbered file for each.
+        out: The file to write.
+        times: All stored times, a count spread evenly over them, or times from 0 to 1 as 0.0,0.5.
+    """
+    from movies.export import export_file
+
+    written = export_file(scene, format, out, times)
+    size = sum(path.stat().st_size for path in written) / 1e6
+    print(f"wrote {' to '.join(dict.fromkeys([str(written[0]), str(written[-1])]))}, {size:.1f} MB")
