@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from movies.alignment import umeyama
+from movies.alignment import Similarity, robust_umeyama, umeyama
 from movies.errors import InputError
-from movies.geometry import quaternion_to_matrix
+from movies.geometry import quaternion_to_matrix, rotation_angle, transform_points
 
 
 def random_similarity(generator, *lead):
@@ -53,3 +53,77 @@ def test_a_mirror_image_gives_a_rotation_not_a_reflection(generator):
 def test_degenerate_points_are_refused(source, message):
     with pytest.raises(InputError, match=message):
         umeyama(source, source)
+
+
+def test_points_of_one_plane_are_enough(generator):
+    points = torch.randn(30, 3, generator=generator, dtype=torch.float64) * torch.tensor([1.0, 1.0, 0.0])
+    scale, rotation, translation = (x[0] for x in random_similarity(generator, 1))
+    target = scale * points @ rotation.T + translation
+    torch.testing.assert_close(umeyama(points, target).rotation, rotation, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("which", ["source", "target"])
+def test_a_line_is_refused(generator, which):
+    """Rounding to float32 leaves points on their line, and half a percent off it is no line."""
+    along, sure = torch.randn(50, 1, generator=generator), torch.randn(50, 3, generator=generator)
+    line = along * torch.tensor([0.3, -0.5, 0.8]) + 1.0
+    pair = (line, sure) if which == "source" else (sure, line)
+    with pytest.raises(InputError, match="one line"):
+        umeyama(*pair)
+    umeyama(*(x + 0.005 * sure if x is line else x for x in pair))
+
+
+def test_gradients_reach_points_and_weights(generator):
+    points = [torch.randn(2, 5, 3, generator=generator, dtype=torch.float64).requires_grad_() for _ in range(2)]
+    weights = torch.rand(2, 5, generator=generator, dtype=torch.float64).requires_grad_()
+
+    def fitted(source, target, weights):
+        fit = umeyama(source, target, weights)
+        return fit.scale, fit.rotation, fit.translation
+
+    assert torch.autograd.gradcheck(fitted, (*points, weights))
+
+
+def test_similarities_compose_and_invert(generator):
+    points = torch.randn(4, 9, 3, generator=generator, dtype=torch.float64)
+    a, b = (Similarity(*random_similarity(generator, 4)) for _ in range(2))
+    torch.testing.assert_close(a.after(b)(points), a(b(points)))
+    torch.testing.assert_close(a.inverse()(a(points)), points)
+    assert torch.equal(Similarity.identity()(points.float()), points.float())
+    moved = transform_points(a.transform, a.scale[:, None, None] * points)
+    torch.testing.assert_close(moved, a(points))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_robust_fit_finds_the_similarity_under_noise_and_outliers(seed):
+    """Properties over random similarities: a third of wild points, the worst of them with the least confidence."""
+    generator = torch.Generator().manual_seed(seed)
+    source = torch.randn(3, 400, 3, generator=generator, dtype=torch.float64)
+    scale, rotation, translation = random_similarity(generator, 3)
+    target = scale[:, None, None] * (source @ rotation.transpose(-1, -2)) + translation[:, None]
+    noise = 0.01 * scale[:, None, None] * torch.randn(3, 400, 3, generator=generator, dtype=torch.float64)
+    wild = torch.rand(3, 400, generator=generator) < 0.33
+    spread = scale[:, None, None] * 5 * torch.randn(3, 400, 3, generator=generator, dtype=torch.float64)
+    given = target + torch.where(wild[..., None], spread + 2, noise)
+    fit = robust_umeyama(source, given, confidence=torch.rand(3, 400, generator=generator) - 0.2 * wild)
+    # 200 points or more with noise of 1 % of the spread: the mean is good to a tenth of that, five sigma allowed
+    assert (fit.similarity.scale / scale - 1).abs().max() < 5e-3
+    assert rotation_angle(fit.similarity.rotation, rotation).max() < 0.3
+    assert not (fit.inliers & wild & ((given - target).norm(dim=-1) > 0.2 * scale[:, None])).any()
+    assert (fit.inliers.sum(dim=-1) > 150).all()
+    plain = umeyama(source, given).scale
+    assert ((plain / scale - 1).abs() > (fit.similarity.scale / scale - 1).abs()).all()
+
+
+def test_robust_fit_of_exact_points_keeps_the_confident_share(generator):
+    source = torch.randn(200, 3, generator=generator)
+    scale, rotation, translation = (x[0].float() for x in random_similarity(generator, 1))
+    confidence = torch.rand(200, generator=generator)
+    fit = robust_umeyama(source, scale * source @ rotation.T + translation, confidence, share=0.85)
+    assert fit.inliers.sum() == 170 and confidence[fit.inliers].min() > confidence[~fit.inliers].max()
+    assert fit.residuals.max() < 1e-4
+
+
+def test_a_share_outside_its_range_is_refused():
+    with pytest.raises(InputError, match="share"):
+        robust_umeyama(torch.rand(5, 3), torch.rand(5, 3), torch.ones(5), share=0.0)
