@@ -16,6 +16,7 @@ from movies.clip import Clip
 from movies.data.synthetic import SyntheticSequence
 from movies.errors import InputError
 from movies.geometry import project, quaternion_to_matrix, rigid
+from movies.jobs import reconstruct_file
 from movies.metrics import psnr
 from movies.model.config import ModelConfig
 from movies.model.network import MoVieS
@@ -24,7 +25,7 @@ from movies.model.weights import Pretrained, save_weights
 from movies.network_world import fit_resolution, network_unit
 from movies.novel_views import psnr_of_views, render_video, scene_size
 from movies.outputs import write_outputs
-from movies.reconstruct import choose_device, choose_dtype, reconstruct
+from movies.reconstruct import PHASES, choose_device, choose_dtype, reconstruct
 from movies.scene import Scene4D
 from movies.splats import NUM_ATTRIBUTES, DynamicSplats
 from movies.video import read_frames, write_video
@@ -102,7 +103,7 @@ def test_estimated_cameras_start_at_the_identity(clip, models):
     assert scene.image_size == result.clip.views.size == (14, 28)
     assert torch.equal(scene.times, clip.times) and torch.equal(scene.view_times, clip.times)
     assert 0 < len(scene) <= 4 * 14 * 28
-    assert set(result.seconds) == set(module.PHASES)
+    assert set(result.seconds) == set(PHASES)
     assert scene.at(0.5).means.isfinite().all()
 
 
@@ -193,7 +194,7 @@ def test_the_camera_network_is_gone_before_the_other_comes(clip, models, tmp_pat
         save_weights(model, path)
     frames = tmp_path / "clip.mp4"
     write_video(frames, clip.images, fps=4)
-    summary = module.reconstruct_file(frames, tmp_path / "out", *map(str, paths), dtype="bf16")
+    summary = reconstruct_file(frames, tmp_path / "out", *map(str, paths), dtype="bf16")
     assert kinds == ["VGGT", "MoVieS"] and "load" in summary["seconds"]
     assert isinstance(summary["warnings"], list)
 
@@ -208,7 +209,7 @@ def test_every_file_is_written_and_finite(clip, models, tmp_path):
     assert summary["scene_bytes"] == (out / "scene.safetensors").stat().st_size
     assert np.isfinite(summary["input_psnr"]) and summary["frames"] == 4
     assert len(summary["weights"]["movies"]["sha256"]) == 64
-    assert set(summary["seconds"]) == {*module.PHASES, "render", "write"}
+    assert set(summary["seconds"]) == {*PHASES, "render", "write"}
     assert summary["peak_memory"]["resident"] > 1e8
     assert [set(row) for row in summary["reprojection"]] == [{"error_px", "share_within_1px", "overlap"}] * 4
     assert summary["parallax"] > 0 and summary["depth_over_camera_depth"] > 0
