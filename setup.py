@@ -24,6 +24,7 @@ EXTRAS = {
     "data": DATA,
     "view": ["viser>=1.1"],
     "hub": ["huggingface_hub>=1.0"],
+    "evaluate": ["scikit-image>=0.25"],  # edges of the depth boundary error
     # playwright drives a browser through the exported page; plyfile reads exported files back
     "dev": [
         "pytest>=8",
