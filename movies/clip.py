@@ -171,7 +171,7 @@ class Clip:
         if num_views < 2:
             raise InputError(f"{path}: a clip needs at least 2 frames, this one has {num_views}")
         blank = torch.zeros(num_views, height, width)
-        chosen = _placeholder_cameras(num_views) if cameras is None else _matching_cameras(cameras, frames, path)
+        chosen = _placeholder_cameras(num_views) if cameras is None else matching_cameras(cameras, frames, path)
         times = torch.linspace(0, 1, num_views)
         views = Views(frames.images, chosen, times, blank, blank.bool())
         return Clip(views, Tracks.empty(num_views), num_views, cameras is not None, name=Path(path).stem)
@@ -224,7 +224,7 @@ def _placeholder_cameras(num_views: int) -> Cameras:
 SHAPE_TOLERANCE = 0.02  # between width over height of the cameras' pictures and of the frames; sizes round
 
 
-def _matching_cameras(given: str | Path | Cameras, frames: VideoFrames, path: str | Path) -> Cameras:
+def matching_cameras(given: str | Path | Cameras, frames: VideoFrames, path: str | Path) -> Cameras:
     """A camera for each frame read: by the frames' names where both sides have them, otherwise by their order."""
     source = "cameras" if isinstance(given, Cameras) else str(given)
     file = CameraFile(given) if isinstance(given, Cameras) else read_camera_file(given)

@@ -22,6 +22,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 WRITTEN_SUFFIXES = (".mp4", ".mov", ".mkv")
 THUMBNAIL_SIZE = (36, 64)
 FOLDER_FPS = 10.0  # a folder of images says nothing of its rate
+MOST_NAMED = 64  # frames named one by one to ffmpeg
 
 _ORIENTATION = 0x0112  # the EXIF tag
 # What ffmpeg says of a file that ends too early while it still exits with 0.
@@ -46,17 +47,28 @@ class VideoFrames:
     names: tuple[str, ...] = ()  # of the frames read, () for a video
 
 
-def read_frames(path: str | Path, num_frames: int) -> VideoFrames:
-    """Read `num_frames` frames chosen evenly, the first and the last among them; all where the clip has fewer.
+@dataclass(frozen=True)
+class ClipFile:
+    """A video, a gif or a folder of images whose frames are counted and not yet read."""
 
-    `path` is a video, a gif or a folder of images in natural order. Only the frames chosen are held in memory.
-    Raises InputError for what cannot be read, and for images of different sizes.
-    """
+    path: Path
+    num_total: int
+    fps: float
+    names: tuple[str, ...] = ()  # of all frames, () for a video
+
+    def stream(self, indices: Tensor) -> Iterator[Tensor]:  # [V] ascending -> [3, H, W] in [0, 1] each
+        """The frames at `indices`, one at a time. Raises InputError for what cannot be read, and for other sizes."""
+        if not self.names:
+            return (torch.from_numpy(f.copy()).permute(2, 0, 1).float() / 255 for f in _decode(self.path, indices))
+        return _read_images(self.path, [self.names[i] for i in indices.tolist()])
+
+
+def open_clip(path: str | Path) -> ClipFile:
+    """A video, a gif or a folder of images (in natural order). Raises InputError for anything else."""
     path = Path(path)
-    if num_frames < 1:
-        raise InputError(f"the number of frames must be at least 1, got {num_frames}")
     if path.is_dir():
-        return _read_folder(path, num_frames)
+        names = tuple(file.name for file in image_files(path))
+        return ClipFile(path, len(names), FOLDER_FPS, names)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
     if path.suffix.lower() not in VIDEO_SUFFIXES:
@@ -64,9 +76,21 @@ def read_frames(path: str | Path, num_frames: int) -> VideoFrames:
             f"{path}: not a kind of video that is read here ({' '.join(VIDEO_SUFFIXES)}); "
             "convert it, or give a folder of images"
         )
-    num_total, fps = _scan(path)
-    indices = even_indices(num_total, num_frames)
-    return VideoFrames(_images(_decode(path, indices)), indices, num_total, fps)
+    return ClipFile(path, *_scan(path))
+
+
+def read_frames(path: str | Path, num_frames: int) -> VideoFrames:
+    """Read `num_frames` frames chosen evenly, the first and the last among them; all where the clip has fewer.
+
+    `path` is a video, a gif or a folder of images in natural order. Only the frames chosen are held in memory.
+    Raises InputError for what cannot be read, and for images of different sizes.
+    """
+    if num_frames < 1:
+        raise InputError(f"the number of frames must be at least 1, got {num_frames}")
+    clip = open_clip(path)
+    indices = even_indices(clip.num_total, num_frames)
+    names = tuple(clip.names[i] for i in indices.tolist()) if clip.names else ()
+    return VideoFrames(torch.stack(list(clip.stream(indices))), indices, clip.num_total, clip.fps, names)
 
 
 def read_thumbnails(path: str | Path) -> Tensor:  # [N, 36, 64] in [0, 1]
@@ -92,10 +116,6 @@ def video_size(path: str | Path) -> tuple[int, int]:
     """(height, width) of a video's frames, rotation applied."""
     frame = next(iter(_decode(Path(path), torch.tensor([0]))))
     return frame.shape[0], frame.shape[1]
-
-
-def _images(frames: Iterable[np.ndarray]) -> Tensor:  # uint8 [H, W, 3] each -> [V, 3, H, W]
-    return torch.stack([torch.from_numpy(f.copy()).permute(2, 0, 1).float() / 255 for f in frames])
 
 
 def ffmpeg_path() -> str:
@@ -139,18 +159,28 @@ def _reason(log: str) -> str:
 
 
 def _decode(path: Path, indices: Tensor) -> Iterator[np.ndarray]:
-    """Frames [H, W, 3] uint8 at `indices`; ffmpeg drops the others, so they never reach this process."""
-    wanted = "+".join(f"eq(n\\,{i})" for i in indices.tolist())
-    command = [ffmpeg_path(), "-nostdin", "-v", "error", "-i", str(path), "-map", "0:v:0", "-vf", f"select={wanted}"]
-    command += ["-fps_mode", "passthrough", "-frames:v", str(len(indices)), "-f", "image2pipe", "-pix_fmt", "rgb24"]
-    done = 0
+    """Frames [H, W, 3] uint8 at `indices`; ffmpeg drops the others, so they never reach this process.
+
+    Of many frames it drops those before the first and after the last only: naming each takes ffmpeg too long.
+    """
+    wanted = indices.tolist()
+    each = len(wanted) <= MOST_NAMED
+    numbers = wanted if each else range(wanted[0], wanted[-1] + 1)
+    select = "+".join(f"eq(n\\,{i})" for i in wanted) if each else f"between(n\\,{wanted[0]}\\,{wanted[-1]})"
+    command = [ffmpeg_path(), "-nostdin", "-v", "error", "-i", str(path), "-map", "0:v:0", "-vf", f"select={select}"]
+    command += ["-fps_mode", "passthrough", "-frames:v", str(len(numbers)), "-f", "image2pipe", "-pix_fmt", "rgb24"]
+    left = set(wanted)
     with _running([*command, "-vcodec", "ppm", "-"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        while frame := _read_ppm(process.stdout):
-            height, width, pixels = frame
-            yield np.frombuffer(pixels, dtype=np.uint8).reshape(height, width, 3)
-            done += 1
-    if done < len(indices):
-        raise InputError(f"{path}: only {done} of {len(indices)} frames could be decoded; copy or record it again")
+        for number in numbers:
+            if (frame := _read_ppm(process.stdout)) is None:
+                break
+            if number in left:
+                left.remove(number)
+                height, width, pixels = frame
+                yield np.frombuffer(pixels, dtype=np.uint8).reshape(height, width, 3)
+    if left:
+        done = len(wanted) - len(left)
+        raise InputError(f"{path}: only {done} of {len(wanted)} frames could be decoded; copy or record it again")
 
 
 def _read_ppm(stream) -> tuple[int, int, bytes] | None:
@@ -185,19 +215,18 @@ def image_files(path: Path) -> list[Path]:
     return sorted(files, key=lambda file: natural_key(file.name))
 
 
-def _read_folder(path: Path, num_frames: int) -> VideoFrames:
-    files = image_files(path)
-    indices = even_indices(len(files), num_frames)
-    chosen = [files[i] for i in indices.tolist()]
-    images = [read_image(file) for file in chosen]
-    for file, image in zip(chosen, images, strict=True):
-        if image.shape != images[0].shape:
-            (_, h0, w0), (_, h, w) = images[0].shape, image.shape
+def _read_images(path: Path, names: list[str]) -> Iterator[Tensor]:  # [3, H, W] each
+    """Pictures of a folder, all of the first one's size."""
+    first = None
+    for name in names:
+        image = read_image(path / name)
+        first = first or image.shape
+        if image.shape != first:
+            (_, h0, w0), (_, h, w) = first, image.shape
             raise InputError(
-                f"{path}: frames of different sizes: {chosen[0].name} is {w0}x{h0}, {file.name} is {w}x{h}; "
-                "bring them to one size"
+                f"{path}: frames of different sizes: {names[0]} is {w0}x{h0}, {name} is {w}x{h}; bring them to one size"
             )
-    return VideoFrames(torch.stack(images), indices, len(files), FOLDER_FPS, tuple(file.name for file in chosen))
+        yield image
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
