@@ -34,6 +34,7 @@ VGGT_KIND, MOVIES_KIND = "a VGGT checkpoint", "a MoVieS checkpoint"
 STATIC_KIND, ADAPTER_KIND = "a MoVieS checkpoint of the static stage", "a LoRA or other adapter"
 FOREIGN_KIND = "no checkpoint of VGGT or MoVieS"
 FORMAT = "movies-weights"
+CONFIGS = {"MoVieS": ModelConfig, "VGGT": ModelConfig}
 # Where rounding weights to eight bits would move cameras, times or positions; all of it together is small.
 FLOAT32_WEIGHTS = ("plucker_embed.", "extra_embed.", "time_embed.", "embed_pose.", "pose_branch.fc2.")
 
@@ -272,12 +273,17 @@ class Pretrained:
         return model.eval()
 
 
-def recognise(path: str | Path) -> Pretrained:
-    """What a weights file holds. Raises InputError for files of neither network."""
+def recognise(path: str | Path, configs: Mapping[str, type] = CONFIGS) -> Pretrained:
+    """What a weights file holds; `configs` are the networks looked for. Raises InputError for files of no such one."""
     file = read_header(path)
     if file.metadata.get("format") == FORMAT:
-        config = ModelConfig.from_json(file.metadata.get("config", ""))
-        return Pretrained(file, file.metadata["model"], "own", config, file.metadata.get("round_times") == "true")
+        network = file.metadata["model"]
+        if network not in configs:
+            raise InputError(
+                f"{path}: holds weights of {network}, not of {' or '.join(configs)}; load it with that class"
+            )
+        config = configs[network].from_json(file.metadata.get("config", ""))
+        return Pretrained(file, network, "own", config, file.metadata.get("round_times") == "true")
     kind, config = describe(file.entries), ModelConfig.preset("vggt-1b")
     if kind in (FOREIGN_KIND, ADAPTER_KIND):
         raise InputError(f"{path}: this is {kind} (keys {summarise(file.entries)}); give weights of VGGT or MoVieS")
@@ -286,13 +292,13 @@ def recognise(path: str | Path) -> Pretrained:
     return Pretrained(file, "MoVieS", "movies", replace(config, static=kind == STATIC_KIND), True)
 
 
-def find_weights(network: str, name: str | Path) -> Pretrained:
-    """The weights of a `network` ("MoVieS" or "VGGT") by name: "tiny", a file, a folder or a hub id.
+def find_weights(network: str, name: str | Path, configs: Mapping[str, type] = CONFIGS) -> Pretrained:
+    """The weights of a `network` (a key of `configs`) by name: "tiny", a file, a folder or a hub id.
 
     Raises InputError where nothing of that name is found, or another network is.
     """
     path = locate(network, name)
-    found = recognise(path)
+    found = recognise(path, configs)
     if found.network != network:
         mend = "load it with that class" if found.source == "own" else "give the other network's file"
         raise InputError(f"{path}: holds weights of {found.network}, not of {network}; {mend}")
