@@ -1,4 +1,4 @@
-"""Batches in a seeded order that can be taken up at any position, loaded in the background."""
+"""Batches in a seeded order that can be taken up at any step, loaded in the background."""
 
 import signal
 from collections.abc import Iterator
@@ -8,35 +8,49 @@ from functools import lru_cache
 import numpy as np
 from torch.utils.data import DataLoader
 
+from movies.data.buckets import Buckets
 from movies.data.dataset import BatchPlan, ClipDataset
-from movies.errors import InputError
 
 
 @dataclass(frozen=True)
 class PlanSampler:
-    """The endless sequence of batch plans of a seed, from `position` on: its whole state is (seed, position).
+    """The endless batch plans that device `rank` of `world` takes, from `step` on: the whole state is (seed, step).
 
-    Every epoch is a permutation of the entries. The number of context views is drawn for each batch within `views`.
+    Every epoch is a permutation of the entries, which the steps take in order. A step is `batch_size` clips times
+    `accumulation` on each device, all of one shape; where they are over the budget of images, in more and smaller
+    batches. So neither budget nor views change how many clips a step has, and devices can be traded for accumulation:
+    the batches of a step are the same, dealt to the devices in turn.
     """
 
     num_entries: int
-    entries_per_batch: int
-    views: tuple[int, int]
-    seed: int
-    position: int = 0
+    buckets: Buckets
+    batch_size: int
+    accumulation: int = 1
+    clips_per_sequence: int = 1
+    seed: int = 0
+    step: int = 0
+    rank: int = 0
+    world: int = 1
 
     def __iter__(self) -> Iterator[BatchPlan]:
-        position = self.position
+        step = self.step
         while True:
-            yield self.plan(position)
-            position += 1
+            yield from self.plans(step)
+            step += 1
 
-    def plan(self, position: int) -> BatchPlan:
-        """The plan of the batch at `position`, a pure function of (seed, position)."""
-        first = position * self.entries_per_batch
-        entries = [self._entry(first + i) for i in range(self.entries_per_batch)]
-        rng = np.random.default_rng([self.seed, position, 0])
-        return BatchPlan(tuple(entries), int(rng.integers(self.views[0], self.views[1] + 1)), (self.seed, position))
+    def plans(self, step: int) -> list[BatchPlan]:
+        """What this device takes in one step, a pure function of (seed, step)."""
+        shape = self.buckets.draw(np.random.default_rng([self.seed, step, 0]))
+        at_once = self.buckets.clips_at_once(shape.num_context, self.batch_size, self.clips_per_sequence)
+        number = self.batch_size * self.accumulation // at_once  # of batches for each device
+        size = at_once // self.clips_per_sequence  # of a batch, in entries
+        first = step * number * size * self.world
+        plans = []
+        for part in range(number):
+            start = first + (part * self.world + self.rank) * size
+            entries = tuple(self._entry(start + i) for i in range(size))
+            plans.append(BatchPlan(entries, shape, (self.seed, start), 1 / number, part == number - 1))
+        return plans
 
     def _entry(self, index: int) -> int:
         epoch, offset = divmod(index, self.num_entries)
@@ -69,10 +83,3 @@ def make_loader(dataset: ClipDataset, sampler: PlanSampler, num_workers: int) ->
 
 def _ignore_interrupt(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the main process ends the workers
-
-
-def entries_per_batch(batch_size: int, clips_per_sequence: int) -> int:
-    """How many sequences make a batch. Raises InputError where the batch does not divide."""
-    if batch_size % clips_per_sequence:
-        raise InputError(f"batch_size {batch_size} must be a multiple of clips_per_sequence {clips_per_sequence}")
-    return batch_size // clips_per_sequence

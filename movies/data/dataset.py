@@ -1,28 +1,27 @@
 """ClipDataset: many sequences mixed by their repeats, and clips made from them."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from movies.clip import Batch, Clip, Tracks, Views
-from movies.data.sampling import Draw, SamplingConfig, draw_frames
+from movies.data.buckets import ClipShape
+from movies.data.sampling import Draw, Refusal, SamplingConfig, draw_frames
 from movies.data.transforms import color_jitter, normalized, random_crop, trim_depth
 from movies.errors import InputError
 from movies.geometry import rotation_angle
 
-MAX_ATTEMPTS = 20  # refused draws in a row before the data counts as unusable
+MAX_ATTEMPTS = 20  # draws in a row without a clip before the data counts as unusable
+SETTLING = 100  # draws before a share of them says anything
 
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """What every clip looks like and which are refused (`max_rotation` in degrees from the first context camera)."""
+    """How clips are drawn and changed, and which are refused (`max_rotation` in degrees from the first camera)."""
 
     sampling: SamplingConfig
-    height: int
-    width: int
     clips_per_sequence: int = 1
     min_crop: float = 1.0
     jitter: float = 0.0
@@ -54,19 +53,41 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """What one batch is made of: `entries` of the dataset, a seed for everything random in it."""
+    """What one batch is made of: `entries` of the dataset, their clips' shape, a seed for everything random in them.
+
+    A device's step may take several batches: this one is a `share` of it, and `ends_step` says that it is the last.
+    """
 
     entries: tuple[int, ...]
-    num_context: int
-    seed: tuple[int, int]
+    shape: ClipShape
+    seed: tuple[int, int]  # and the place of its first entry in the order of all
+    share: float = 1.0
+    ends_step: bool = True
+
+
+@dataclass(frozen=True)
+class Rejects:
+    """Draws that did not become clips, as (sequence, reason): `refused` by a filter, `broken` by what the data hold."""
+
+    refused: list[tuple[str, str]] = field(default_factory=list)
+    broken: list[tuple[str, str]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.refused) + len(self.broken)
 
 
 @dataclass(frozen=True)
 class LoadedBatch:
-    """A batch and the draws refused while making it, as (sequence, reason)."""
+    """A batch with its plan, and what was replaced while making it."""
 
     batch: Batch
-    refused: tuple[tuple[str, str], ...]
+    plan: BatchPlan
+    rejects: Rejects
+
+    @property
+    def num_draws(self) -> int:
+        """How often a sequence was drawn for it."""
+        return len(self.plan.entries) + len(self.rejects)
 
 
 class ClipDataset(torch.utils.data.Dataset):
@@ -94,44 +115,47 @@ class ClipDataset(torch.utils.data.Dataset):
         return len(self.entries)
 
     def __getitem__(self, plan: BatchPlan) -> LoadedBatch:
-        refused: list[tuple[str, str]] = []
-        clips: list[Clip] = []
-        for position, entry in enumerate(plan.entries):
-            rng = np.random.default_rng([*plan.seed, position])
-            clips += self._usable_clips(rng, entry, plan.num_context, refused)
-        return LoadedBatch(Batch.stack(clips), tuple(refused))
+        rejects, clips = Rejects(), []
+        seed, first = plan.seed
+        for place, entry in enumerate(plan.entries, first):
+            clips += self._usable_clips(np.random.default_rng([seed, place]), entry, plan.shape, rejects)
+        return LoadedBatch(Batch.stack(clips), plan, rejects)
 
-    def _usable_clips(self, rng: np.random.Generator, entry: int, num_context: int, refused: list) -> list[Clip]:
-        """Clips of the entry, or of another one drawn in its place when they are refused."""
+    def _usable_clips(self, rng: np.random.Generator, entry: int, shape: ClipShape, rejects: Rejects) -> list[Clip]:
+        """Clips of the entry, or of others drawn in its place while they are refused or broken."""
         for _ in range(MAX_ATTEMPTS):
             position = self.entries[entry]
             sequence, rules = self.sequences[position], self.rules[self.source_of[position]]
             try:
-                clips = list(self._clips(rng, sequence, rules, num_context))
-                reason = next((why for clip in clips if (why := refusal(clip, self.config, rules))), "")
-            except (InputError, OSError) as error:
-                reason = str(error)
-            if not reason:
-                return [normalized(clip) for clip in clips]
-            refused.append((sequence.name, reason))
+                return [normalized(clip) for clip in self._clips(rng, sequence, rules, shape)]
+            except Refusal as refusal:
+                kind, reason = rejects.refused, str(refusal)
+            except Exception as error:
+                kind, reason = rejects.broken, str(error) if isinstance(error, InputError) else repr(error)
+            kind.append((sequence.name, reason))
             entry = int(rng.integers(len(self.entries)))
-        name, reason = refused[-1]
-        raise InputError(f"{MAX_ATTEMPTS} draws in a row were refused, the last from {name}: {reason}")
+        raise InputError(f"{MAX_ATTEMPTS} draws in a row gave no clip, the last from {sequence.name}: {reason}")
 
-    def _clips(self, rng: np.random.Generator, sequence, rules: SourceRules, num_context: int) -> Iterator[Clip]:
-        """Clips of one sequence, its frames read once for all of them."""
+    def _clips(self, rng: np.random.Generator, sequence, rules: SourceRules, shape: ClipShape) -> list[Clip]:
+        """Clips of one sequence, its frames read once for all of them. Raises Refusal for what a filter turns down."""
         config = self.config
         sampling = replace(config.sampling, gap=rules.gap or config.sampling.gap)
         number = range(config.clips_per_sequence)
-        draws = [draw_frames(rng, sequence.num_frames, num_context, sampling) for _ in number]
+        draws = [draw_frames(rng, sequence.num_frames, shape.num_context, sampling) for _ in number]
         frames = np.unique(np.concatenate([(*draw.context, *draw.target) for draw in draws]))
         views, tracks = sequence.read(frames.tolist())
-        for draw in draws:
-            clip = cut_clip(views, tracks, frames, draw, sequence)
-            clip = random_crop(rng, clip, config.height, config.width, config.min_crop)
-            clip = trim_depth(clip, *rules.depth_quantiles)
-            clip = replace(clip, depth_weight=rules.depth_weight, motion_weight=rules.motion_weight)
-            yield color_jitter(rng, clip, config.jitter)
+        clips = [self._changed(rng, cut_clip(views, tracks, frames, draw, sequence), rules, shape) for draw in draws]
+        for clip in clips:
+            check_finite(clip)
+            check_quality(clip, config, rules)
+        return clips
+
+    def _changed(self, rng: np.random.Generator, clip: Clip, rules: SourceRules, shape: ClipShape) -> Clip:
+        """The clip cropped, its depth trimmed, its colours jittered."""
+        clip = random_crop(rng, clip, shape.height, shape.width, self.config.min_crop)
+        clip = trim_depth(clip, *rules.depth_quantiles)
+        clip = replace(clip, depth_weight=rules.depth_weight, motion_weight=rules.motion_weight)
+        return color_jitter(rng, clip, self.config.jitter)
 
 
 def cut_clip(views: Views, tracks: Tracks, frames: np.ndarray, draw: Draw, sequence) -> Clip:
@@ -141,17 +165,35 @@ def cut_clip(views: Views, tracks: Tracks, frames: np.ndarray, draw: Draw, seque
     return Clip(views.select(index), tracks.select(index), len(draw.context), True, sequence.is_static, name)
 
 
-def refusal(clip: Clip, config: ClipConfig, rules: SourceRules) -> str:
-    """Why the clip is not fit for training; empty where it is."""
+def check_finite(clip: Clip) -> None:
+    """Raises InputError for numbers that no filter may pass on; where depth does not count it may be anything."""
+    views = clip.views
+    values = {"images": views.images, "cameras": views.cameras.c2w, "intrinsics": views.cameras.fxfycxcy}
+    values["depth"] = torch.where(views.depth_mask, views.depth, 0.0)
+    bad = [name for name, value in values.items() if not value.isfinite().all()]
+    if bad:
+        raise InputError(f"{clip.name}: {' and '.join(bad)} hold numbers that are not finite")
+
+
+def check_quality(clip: Clip, config: ClipConfig, rules: SourceRules) -> None:
+    """Raises Refusal for a clip of sound data that would not teach anything."""
     context = clip.context
-    finite = context.images.isfinite().all() and context.cameras.c2w.isfinite().all()
-    if not (finite and torch.where(context.depth_mask, context.depth, 0.0).isfinite().all()):
-        return "images, cameras or depth hold numbers that are not finite"
     share = context.depth_mask.float().mean().item()
     if share < rules.min_valid_depth:
-        return f"only {share:.0%} of the context's depth is valid"
+        raise Refusal(f"only {share:.1%} of the context's depth is valid")
     rotation = context.cameras.c2w[:, :3, :3]
     angle = rotation_angle(rotation[:1], rotation).max().item()
     if angle > config.max_rotation:
-        return f"the camera turns by {angle:.0f} degrees"
-    return ""
+        raise Refusal(f"the camera turns by {angle:.0f} degrees")
+
+
+def check_broken_share(drawn: int, broken: int, max_rate: float, last: tuple[str, str]) -> None:
+    """Raises InputError where more than `max_rate` of the draws were broken; the first draws count as SETTLING.
+
+    `last` is the newest of them, (sequence, reason).
+    """
+    if broken > max_rate * max(drawn, SETTLING):
+        raise InputError(
+            f"{broken} of {drawn} samples were broken, more than `data.max_broken_rate` {max_rate:g} allows; the last: "
+            f"{last[0]}: {last[1]}; see `movies data check`"
+        )

@@ -7,6 +7,10 @@ import numpy as np
 from movies.errors import InputError
 
 
+class Refusal(InputError):
+    """Sound data that is not fit for a clip: another one is drawn in its place."""
+
+
 @dataclass(frozen=True)
 class Draw:
     """Frame indices of one clip: `context` in order of time, `target` in any order."""
@@ -30,13 +34,13 @@ class SamplingConfig:
 def draw_frames(rng: np.random.Generator, num_frames: int, num_context: int, config: SamplingConfig) -> Draw:
     """Context frames evenly spaced by a random gap, starting anywhere; targets anywhere between them.
 
-    A sequence too short for the smallest gap raises InputError; one too short for the largest gets a smaller one.
+    A sequence too short for the smallest gap raises Refusal; one too short for the largest gets a smaller one.
     """
     smallest, largest = config.gap
     steps = max(num_context - 1, 1)
     largest = min(largest, (num_frames - 1) // steps)
     if num_context > num_frames or largest < smallest:
-        raise InputError(f"{num_context} context frames with a gap of {smallest} need more than {num_frames} frames")
+        raise Refusal(f"{num_context} context frames with a gap of {smallest} need more than {num_frames} frames")
     gap = int(rng.integers(smallest, largest + 1))
     start = int(rng.integers(0, num_frames - gap * (num_context - 1)))
     context = tuple(start + gap * i for i in range(num_context))

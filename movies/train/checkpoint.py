@@ -17,14 +17,16 @@ STATE = "state.json"
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a stage stands: steps done, batches taken of `seed`, and counters for the log."""
+    """Where a stage stands: steps done, the sampler's next step of `seed`, and counters for the log."""
 
     step: int = 0
     position: int = 0
     seed: int = 0
     seconds: float = 0.0
     skipped_steps: int = 0
+    drawn: int = 0  # sequences
     refused_clips: int = 0
+    broken_clips: int = 0
 
 
 def save_checkpoint(

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from torch import nn
 
-from movies.data.batching import entries_per_batch
+from movies.data.buckets import Buckets
 from movies.data.dataset import ClipConfig
 from movies.data.manifest import Manifest, load_mix
 from movies.data.sampling import SamplingConfig
@@ -46,30 +46,40 @@ class Source(Section):
 
 
 class DataSection(Section):
-    """What clips are made of. `views` is the smallest and largest number of context views, drawn for each batch."""
+    """What clips are made of. `views` (context views) and `aspect` (width / height) are drawn for each step.
+
+    The longer side has `image_size` pixels. `images_per_device` bounds the context views a device takes at once (0: no
+    bound): batches over it are taken in parts. `max_broken_rate` is the share of broken samples training puts up with.
+    """
 
     train: tuple[Source, ...] = Field(min_length=1)
     validation: tuple[Source, ...] = ()
     image_size: int = Field(ge=1)
     views: tuple[int, int]
+    aspect: tuple[float, float] = (1.0, 1.0)
+    images_per_device: int = Field(0, ge=0)
     targets: int = Field(ge=1)
     gap: tuple[int, int] = (1, 5)
     clips_per_sequence: int = Field(1, ge=1)
     min_crop: float = Field(1.0, gt=0, le=1)
     jitter: float = Field(0.0, ge=0, lt=1)
     workers: int = Field(1, ge=0)
+    max_broken_rate: float = Field(0.05, ge=0, le=1)
 
     @model_validator(mode="after")
     def _ranges(self) -> "DataSection":
         for name, (low, high) in (("views", self.views), ("gap", self.gap)):
             if not 1 <= low <= high:
                 raise ValueError(f"`{name}` must be [smallest, largest] with 1 <= smallest <= largest, got {low, high}")
+        if not 0 < self.aspect[0] <= self.aspect[1]:
+            raise ValueError(f"`aspect` must be [smallest, largest] with 0 < smallest <= largest, got {self.aspect}")
         return self
 
     def clip_config(self) -> ClipConfig:
-        sampling = SamplingConfig(self.targets, self.gap)
-        size = self.image_size
-        return ClipConfig(sampling, size, size, self.clips_per_sequence, self.min_crop, self.jitter)
+        return ClipConfig(SamplingConfig(self.targets, self.gap), self.clips_per_sequence, self.min_crop, self.jitter)
+
+    def buckets(self, patch_size: int) -> Buckets:
+        return Buckets(self.views, self.image_size, self.aspect, patch_size, self.images_per_device)
 
 
 class Group(Section):
@@ -121,7 +131,8 @@ class Stage(Section):
 
     @model_validator(mode="after")
     def _agree(self) -> "Stage":
-        entries_per_batch(self.optim.batch_size, self.data.clips_per_sequence)
+        for views in self.data.views:
+            self.data.buckets(1).clips_at_once(views, self.optim.batch_size, self.data.clips_per_sequence)
         if self.data.image_size % self.model.patch_size:
             raise ValueError(
                 f"`data.image_size` {self.data.image_size} must be a multiple of `model.patch_size` "

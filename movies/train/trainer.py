@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from movies.data.batching import PlanSampler, entries_per_batch, make_loader
-from movies.data.dataset import ClipDataset, LoadedBatch
+from movies.data.batching import PlanSampler, make_loader
+from movies.data.dataset import ClipDataset, LoadedBatch, check_broken_share
 from movies.data.manifest import Manifest
 from movies.errors import InputError
 from movies.model.initialise import resize_patch
@@ -104,10 +104,13 @@ class StageRun:
             started = time.monotonic()
             factor = schedule(self.progress.step, optim.steps, optim.warmup, optim.final_lr)
             set_learning_rate(self.optimizer, factor)
-            for _ in range(optim.accumulation):
-                terms = self.forward(self.next_batch())
-                (terms.total.mean() / optim.accumulation).backward()
+            ends_step = False
+            while not ends_step:
+                loaded = self.next_batch()
+                terms = self.forward(loaded)
+                (terms.total.mean() * loaded.plan.share).backward()
                 self.log.add(terms.summary())
+                ends_step = loaded.plan.ends_step
             self.update()
             self.advance(time.monotonic() - started)
             step = self.progress.step
@@ -123,12 +126,22 @@ class StageRun:
         return True
 
     def next_batch(self) -> LoadedBatch:
-        """The next batch; clips refused while making it are counted and logged."""
+        """The next batch; clips refused or broken while making it are counted and logged."""
         loaded = next(self.batches)
-        refused = self.progress.refused_clips + len(loaded.refused)
-        self.progress = replace(self.progress, position=self.progress.position + 1, refused_clips=refused)
-        for name, reason in loaded.refused:
-            self.log.event("refused", step=self.progress.step, name=name, reason=reason)
+        rejects, before = loaded.rejects, self.progress
+        self.progress = replace(
+            before,
+            position=before.position + loaded.plan.ends_step,
+            drawn=before.drawn + loaded.num_draws,
+            refused_clips=before.refused_clips + len(rejects.refused),
+            broken_clips=before.broken_clips + len(rejects.broken),
+        )
+        for kind, found in (("refused", rejects.refused), ("broken", rejects.broken)):
+            for name, reason in found:
+                self.log.event(kind, step=before.step, name=name, reason=reason)
+        if rejects.broken:
+            limit = self.stage.data.max_broken_rate
+            check_broken_share(self.progress.drawn, self.progress.broken_clips, limit, rejects.broken[-1])
         return loaded
 
     def forward(self, loaded: LoadedBatch, model: nn.Module | None = None) -> LossTerms:
@@ -249,10 +262,11 @@ def _dataset(stage: Stage, manifests: list[tuple[Manifest, int]]) -> ClipDataset
     return ClipDataset(sources, stage.data.clip_config())
 
 
-def _batches(stage: Stage, manifests: list, seed: int, position: int, workers: int = -1) -> Iterator[LoadedBatch]:
+def _batches(stage: Stage, manifests: list, seed: int, step: int, workers: int = -1) -> Iterator[LoadedBatch]:
     dataset = _dataset(stage, manifests)
-    per_batch = entries_per_batch(stage.optim.batch_size, stage.data.clips_per_sequence)
-    sampler = PlanSampler(len(dataset), per_batch, stage.data.views, seed, position)
+    optim, buckets = stage.optim, stage.data.buckets(stage.model.patch_size)
+    clips = (optim.batch_size, optim.accumulation, stage.data.clips_per_sequence)
+    sampler = PlanSampler(len(dataset), buckets, *clips, seed, step)
     return iter(make_loader(dataset, sampler, stage.data.workers if workers < 0 else workers))
 
 

@@ -2,39 +2,55 @@
 
 from itertools import islice
 
-import pytest
 import torch
 
-from movies.data.batching import PlanSampler, entries_per_batch, make_loader
+from movies.data.batching import PlanSampler, make_loader
+from movies.data.buckets import Buckets
 from movies.data.dataset import ClipConfig, ClipDataset
 from movies.data.sampling import SamplingConfig
-from movies.errors import InputError
+
+WIDE = Buckets((2, 13), 518, (0.5, 2.0), 14, images_per_device=26)
 
 
-def test_any_position_can_be_taken_up():
-    whole = list(islice(PlanSampler(10, 4, (2, 5), seed=3), 12))
-    assert whole[5:] == list(islice(PlanSampler(10, 4, (2, 5), seed=3, position=5), 7))
-    assert whole != list(islice(PlanSampler(10, 4, (2, 5), seed=4), 12))
-    assert {plan.num_context for plan in whole} == {2, 3, 4, 5}
+def test_any_step_can_be_taken_up():
+    buckets = Buckets((2, 5), 28)
+    whole = list(islice(PlanSampler(10, buckets, 4, seed=3), 12))
+    assert whole[5:] == list(islice(PlanSampler(10, buckets, 4, seed=3, step=5), 7))
+    assert whole != list(islice(PlanSampler(10, buckets, 4, seed=4), 12))
+    assert {plan.shape.num_context for plan in whole} == {2, 3, 4, 5}
 
 
 def test_every_epoch_holds_every_entry_once():
-    plans = list(islice(PlanSampler(6, 4, (2, 2), seed=0), 3))
+    plans = list(islice(PlanSampler(6, Buckets((2, 2), 28), 4), 3))
     entries = [entry for plan in plans for entry in plan.entries]
     assert sorted(entries[:6]) == sorted(entries[6:]) == list(range(6)) and entries[:6] != entries[6:]
 
 
-def test_a_batch_that_does_not_divide_is_refused():
-    assert entries_per_batch(8, 2) == 4
-    with pytest.raises(InputError, match="batch_size 6 must be a multiple of clips_per_sequence 4"):
-        entries_per_batch(6, 4)
+def test_a_step_has_one_shape_and_as_many_clips_whatever_the_budget():
+    sampler = PlanSampler(100, WIDE, 8, accumulation=2, clips_per_sequence=2)
+    for step in range(20):
+        plans = sampler.plans(step)
+        assert len({plan.shape for plan in plans}) == 1
+        assert sum(2 * len(plan.entries) for plan in plans) == 16
+        assert all(2 * len(plan.entries) * plan.shape.num_context <= 26 for plan in plans)
+        assert sum(plan.share for plan in plans) == 1
+        assert [plan.ends_step for plan in plans] == [False] * (len(plans) - 1) + [True]
+
+
+def test_devices_are_dealt_the_batches_that_one_device_would_accumulate():
+    alone = PlanSampler(100, WIDE, 4, accumulation=4, seed=2)
+    for step in range(6):
+        dealt = [PlanSampler(100, WIDE, 4, accumulation=2, seed=2, rank=r, world=2).plans(step) for r in range(2)]
+        assert {plan.shape for plans in dealt for plan in plans} == {alone.plans(step)[0].shape}
+        together = [(plan.entries, plan.seed) for pair in zip(*dealt, strict=True) for plan in pair]
+        assert together == [(plan.entries, plan.seed) for plan in alone.plans(step)]
 
 
 def test_workers_change_nothing(plane):
     from movies.data.readers import READERS
 
     sequences = READERS["synthetic"]("", num_sequences=2, first_seed=0, image_size=(14, 14), num_frames=5, num_tracks=8)
-    dataset = ClipDataset([(sequences, 1)], ClipConfig(SamplingConfig(1, (1, 1)), 14, 14))
-    sampler = PlanSampler(len(dataset), 1, (2, 2), seed=0)
+    dataset = ClipDataset([(sequences, 1)], ClipConfig(SamplingConfig(1, (1, 1))))
+    sampler = PlanSampler(len(dataset), Buckets((2, 2), 14), 1)
     alone, helped = (next(iter(make_loader(dataset, sampler, workers))) for workers in (0, 1))
     assert torch.equal(alone.batch.views.images, helped.batch.views.images)

@@ -3,18 +3,19 @@
 import pytest
 import torch
 
-from movies.data.dataset import BatchPlan, ClipConfig, ClipDataset
+from movies.data.buckets import ClipShape
+from movies.data.dataset import MAX_ATTEMPTS, BatchPlan, ClipConfig, ClipDataset, check_broken_share
 from movies.data.sampling import SamplingConfig
 from movies.errors import InputError
 
 
 def config(**options):
-    base = {"sampling": SamplingConfig(2, (1, 2)), "height": 14, "width": 14, "clips_per_sequence": 2}
+    base = {"sampling": SamplingConfig(2, (1, 2)), "clips_per_sequence": 2}
     return ClipConfig(**(base | options))
 
 
-def plan(*entries, seed=7, num_context=3):
-    return BatchPlan(entries, num_context, (seed, 0))
+def plan(*entries, seed=7, num_context=3, size=(14, 14)):
+    return BatchPlan(entries, ClipShape(num_context, *size), (seed, 0))
 
 
 def test_repeats_multiply_entries(plane):
@@ -30,7 +31,7 @@ def test_a_batch_holds_clips_of_every_sequence_and_is_pure(plane):
     assert [name[0] for name in first.batch.names] == ["a", "a", "b", "b"]
     assert first.batch.is_static.tolist() == [True, True, False, False]
     assert first.batch.views.images.shape == (4, 5, 3, 14, 14)
-    assert torch.equal(first.batch.views.images, second.batch.views.images) and not first.refused
+    assert torch.equal(first.batch.views.images, second.batch.views.images) and not len(first.rejects)
     assert not torch.equal(dataset[plan(0, 1, seed=8)].batch.views.images, first.batch.views.images)
 
 
@@ -48,38 +49,83 @@ def test_clips_are_cut_from_one_reading(plane):
 
 @pytest.mark.parametrize(
     ("bad", "reason"),
-    [({"turn": 30.0}, "turns by"), ({"valid": False}, "0% of the context's depth"), ({"num_frames": 2}, "need more")],
+    [({"turn": 30.0}, "turns by"), ({"valid": False}, "0.0% of the context's depth"), ({"num_frames": 2}, "need more")],
 )
 def test_refused_draws_are_replaced_and_told(plane, bad, reason):
     dataset = ClipDataset([([plane("bad", **bad), plane("good")], 1)], config(max_rotation=20.0))
     loaded = dataset[plan(0)]
     assert all(name.startswith("good") for name in loaded.batch.names)
-    assert loaded.refused and loaded.refused[0][0] == "bad" and reason in loaded.refused[0][1]
+    (name, told), *more = loaded.rejects.refused
+    assert name == "bad" and reason in told and not loaded.rejects.broken
+    assert loaded.num_draws == 2 + len(more)
 
 
-def test_unreadable_sequences_are_replaced(plane):
-    class Broken(plane):
-        def read(self, indices):
-            raise OSError("truncated file")
+def poisoned(plane, **poison):
+    """A sequence whose reading fails, or gives views with one number that is not finite."""
 
-    loaded = ClipDataset([([Broken("broken"), plane("good")], 1)], config())[plan(0)]
-    assert loaded.refused[0] == ("broken", "truncated file")
-
-
-def test_nan_images_are_refused(plane):
     class Poisoned(plane):
         def read(self, indices):
+            if "error" in poison:
+                raise poison["error"]
             views, tracks = super().read(indices)
-            views.images[0, 0, 0, 0] = float("nan")
+            view, name = poison["at"]
+            tensor = views.cameras.c2w if name == "c2w" else getattr(views, name)
+            tensor[view][(0,) * (tensor.dim() - 1)] = float("nan")
             return views, tracks
 
-    loaded = ClipDataset([([Poisoned("poisoned"), plane("good")], 1)], config())[plan(0)]
-    assert "not finite" in loaded.refused[0][1]
+    return Poisoned("poisoned")
+
+
+@pytest.mark.parametrize(
+    ("poison", "told"),
+    [
+        ({"error": InputError("00012.png: is truncated")}, "00012.png: is truncated"),
+        ({"error": OSError("disk on fire")}, "OSError('disk on fire')"),
+        ({"error": KeyError("what a library did not foresee")}, "KeyError"),
+        ({"at": (0, "images")}, "images hold numbers that are not finite"),
+        ({"at": (-1, "images")}, "images hold"),  # any view: targets are compared with too
+        ({"at": (0, "depth")}, "depth hold numbers"),
+        ({"at": (1, "c2w")}, "cameras hold"),
+    ],
+)
+def test_broken_samples_are_replaced_and_named(plane, poison, told):
+    dataset = ClipDataset([([poisoned(plane, **poison), plane("good")], 1)], config())
+    loaded = dataset[plan(0)]
+    assert all(name.startswith("good") for name in loaded.batch.names) and loaded.batch.views.images.isfinite().all()
+    name, reason = loaded.rejects.broken[0]
+    assert name == "poisoned" and told in reason and not loaded.rejects.refused
+
+
+def test_depth_that_does_not_count_may_be_anything(plane):
+    class Holes(plane):
+        def read(self, indices):
+            views, tracks = super().read(indices)
+            views.depth_mask[:, 0, 0] = False
+            views.depth[:, 0, 0] = float("nan")
+            return views, tracks
+
+    assert not len(ClipDataset([([Holes("holes")], 1)], config())[plan(0)].rejects)
 
 
 def test_nothing_usable_is_an_error_not_a_loop(plane):
     dataset = ClipDataset([([plane("bad", valid=False)], 1)], config())
-    with pytest.raises(InputError, match="20 draws in a row were refused, the last from bad: only 0%"):
+    with pytest.raises(InputError, match=f"{MAX_ATTEMPTS} draws in a row gave no clip, the last from bad: only 0"):
         dataset[plan(0)]
     with pytest.raises(InputError, match="hold no sequence"):
         ClipDataset([([], 1)], config())
+
+
+def test_clips_have_the_shape_of_their_plan(plane):
+    batch = ClipDataset([([plane("a", size=40)], 1)], config())[plan(0, num_context=4, size=(14, 28))].batch
+    assert batch.views.images.shape == (2, 6, 3, 14, 28) and batch.num_context == 4
+    # A window of 20 x 40 at half the size: the focal length is 1 of 40 pixels, so 2 of 20 and 1 of 40.
+    assert torch.allclose(batch.context.cameras.fxfycxcy[..., :2], torch.tensor([1.0, 2.0]))
+
+
+def test_too_many_broken_samples_are_fatal():
+    last = ("clip", "is truncated")
+    check_broken_share(3, 5, 0.05, last)  # of the first hundred draws
+    check_broken_share(1000, 50, 0.05, last)
+    for drawn, broken in ((3, 6), (1000, 51)):
+        with pytest.raises(InputError, match=f"{broken} of {drawn} samples were broken.*the last: clip: is truncated"):
+            check_broken_share(drawn, broken, 0.05, last)

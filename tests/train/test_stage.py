@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from movies.data.buckets import Buckets
 from movies.errors import InputError
 from movies.model.network import MoVieS
 from movies.objective import MoviesObjectiveConfig
@@ -29,7 +30,8 @@ def test_a_stage_becomes_configs(stages):
         motion=1.0, ssim=0.1, depth_kind="log", motion_kind="squared", render_size=(28, 28)
     )
     clip = stage.data.clip_config()
-    assert (clip.height, clip.width, clip.sampling.num_targets, clip.sampling.gap) == (28, 28, 1, (1, 1))
+    assert (clip.sampling.num_targets, clip.sampling.gap) == (1, (1, 1))
+    assert stage.data.buckets(7) == Buckets((2, 3), 28, multiple=7)
     assert stage.model_config_().patch_size == 7 and isinstance(stage.build(), MoVieS)
     assert stage.with_steps(2).optim.steps == 2 and stage.with_steps(None) is stage and stage.with_steps(9) is stage
 

@@ -19,6 +19,7 @@ from scene import make_scene
 
 from movies.cli import main
 from movies.data.batching import PlanSampler
+from movies.data.buckets import Buckets, ClipShape
 from movies.data.dataset import BatchPlan, ClipConfig, ClipDataset
 from movies.data.manifest import load_manifest, load_mix
 from movies.data.sampling import SamplingConfig
@@ -76,8 +77,8 @@ def test_loads_indexes_and_trains(manifests, name):
     assert manifest.licence and manifest.source
     sequences = manifest.sequences()
     assert all(sequence.is_static == manifest.is_static for sequence in sequences)
-    dataset = ClipDataset([manifest.data_source(1)], ClipConfig(SamplingConfig(2, (1, 2)), 28, 28))
-    loaded = dataset[BatchPlan((0,), 2, (0, 0))]
+    dataset = ClipDataset([manifest.data_source(1)], ClipConfig(SamplingConfig(2, (1, 2))))
+    loaded = dataset[BatchPlan((0,), ClipShape(2, 28, 28), (0, 0))]
     assert loaded.batch.motion_weight.tolist() == pytest.approx([manifest.motion_weight])
     assert loaded.batch.depth_weight.tolist() == pytest.approx([manifest.depth_weight])
 
@@ -94,12 +95,12 @@ def test_loads_indexes_and_trains(manifests, name):
 def test_mix_all_draws_in_proportion_to_its_repeats(manifests):
     mix = load_mix(manifests / "mix_all.toml")
     assert {manifest.name: manifest.repeats for manifest in mix} == REPEATS
-    dataset = ClipDataset([manifest.data_source() for manifest in mix], ClipConfig(SamplingConfig(2, (1, 2)), 28, 28))
+    dataset = ClipDataset([manifest.data_source() for manifest in mix], ClipConfig(SamplingConfig(2, (1, 2))))
     sequences = {name: 2 if name == "vkitti2" else 1 for name in REPEATS}
     assert len(dataset) == sum(sequences[name] * REPEATS[name] for name in REPEATS)
     owner = [mix[i].name for i in dataset.source_of]
-    sampler = PlanSampler(len(dataset), 1, (2, 2), seed=0)
-    drawn = Counter(owner[dataset.entries[sampler.plan(i).entries[0]]] for i in range(len(dataset)))
+    sampler = PlanSampler(len(dataset), Buckets((2, 2), 28), 1)
+    drawn = Counter(owner[dataset.entries[sampler.plans(i)[0].entries[0]]] for i in range(len(dataset)))
     assert drawn == {name: sequences[name] * REPEATS[name] for name in REPEATS}  # an epoch draws every entry once
 
 
@@ -138,8 +139,8 @@ def test_depth_quantiles_gap_and_weights_reach_the_clip(tmp_path):
         'name = "r"\nreader = "realestate10k"\nroot = "data"\ngap = [2, 2]\ndepth_quantiles = [0.2, 0.8]\n'
         'depth_weight = 0.1\nmotion_weight = 0.9\n[options]\ndepths = "depths"\n'
     )
-    dataset = ClipDataset([load_manifest(path).data_source()], ClipConfig(SamplingConfig(1, (1, 1)), 24, 32))
-    batch = dataset[BatchPlan((0,), 3, (0, 0))].batch
+    dataset = ClipDataset([load_manifest(path).data_source()], ClipConfig(SamplingConfig(1, (1, 1))))
+    batch = dataset[BatchPlan((0,), ClipShape(3, 24, 32), (0, 0))].batch
     assert np.allclose(np.diff(batch.context.times[0]), 0.5)  # of three frames two apart
     whole = scene.views.depth_mask.float().mean(dim=(1, 2))
     left = batch.views.depth_mask.float().mean(dim=(2, 3))
