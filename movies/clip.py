@@ -167,14 +167,20 @@ class Clip:
         InputError for an unreadable or one-frame clip, and for cameras of another number.
         """
         frames = read_frames(path, num_frames)
-        num_views, _, height, width = frames.images.shape
+        num_views = len(frames.images)
         if num_views < 2:
             raise InputError(f"{path}: a clip needs at least 2 frames, this one has {num_views}")
+        given = None if cameras is None else matching_cameras(cameras, frames, path)
+        return Clip.of_frames(frames.images, given, Path(path).stem)
+
+    @staticmethod
+    def of_frames(images: Tensor, cameras: Cameras | None = None, name: str = "") -> "Clip":  # [V, 3, H, W], [V]
+        """Context frames evenly in time, their cameras to be estimated where none are given."""
+        num_views, _, height, width = images.shape
         blank = torch.zeros(num_views, height, width)
-        chosen = _placeholder_cameras(num_views) if cameras is None else matching_cameras(cameras, frames, path)
-        times = torch.linspace(0, 1, num_views)
-        views = Views(frames.images, chosen, times, blank, blank.bool())
-        return Clip(views, Tracks.empty(num_views), num_views, cameras is not None, name=Path(path).stem)
+        chosen = _placeholder_cameras(num_views) if cameras is None else cameras
+        views = Views(images, chosen, torch.linspace(0, 1, num_views), blank, blank.bool())
+        return Clip(views, Tracks.empty(num_views), num_views, cameras is not None, name=name)
 
     def cropped(self, top: int, left: int, height: int, width: int) -> "Clip":
         """Crop images, depth and cameras; tracks that leave the window are no longer visible."""

@@ -1,78 +1,142 @@
-"""The same prediction read as motion: 3D point tracks, scene flow and moving-object masks of DynamicSplats."""
+"""One reconstruction read as motion: 3D point tracks, scene flow, optical flow and moving-object masks.
+
+Of DynamicSplats a pixel's own prediction is followed. A stored Scene4D no longer knows which pixel a Gaussian came
+from: there a pixel follows what renders it, the mean motion of the Gaussians seen in it, weighted by how much of the
+pixel each of them fills. That holds for any camera and any two times, and blends where a pixel shows an edge.
+"""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from movies.files import replacing_file
-from movies.geometry import pixel_grid, project, transform_points
+from movies.cameras import Cameras
+from movies.geometry import pixel_grid, project, transform_points, unproject
+from movies.rendering import render
+from movies.scene import Scene4D
 from movies.splats import DynamicSplats
+from movies.tracks import PointTracks, Queries
 
-# A point counts as hidden where the predicted surface lies this much nearer: neighbouring pixels differ by less.
-HIDDEN_TOLERANCE = 0.05
+HIDDEN_TOLERANCE = 0.05  # a point is hidden where the rendered surface is nearer by more than this share of its depth
+COVERED = 0.5  # the share of a pixel that must be covered for it to have a surface
+STILL = 0.005  # in scene sizes: what moves less is not moving, as for the network's own threshold
+SPREADS = 20.0  # robust standard deviations above the median motion: errors of motion have heavy tails
+SMALLEST_PART = 0.002  # of a picture: smaller parts of a mask are dropped, smaller holes closed
+
+
+# --- tracks
+
+
+def follow_splats(splats: DynamicSplats, queries: Queries, index: int = 0) -> tuple[Tensor, Tensor]:
+    """Where the pixels' points are at the target times, in the network's world: [T, P, 3], confidence [T, P].
+
+    A query starts on its own ray at the depth of the pixel it lies in, and moves as that pixel does. The confidence is
+    the network's, 1 - 1/c; it means something where the weights were trained with it.
+    """
+    height, width = splats.depth.shape[-2:]
+    pixel = (queries.views, *_pixels(queries.positions, height, width))
+    start = _lift(queries.positions, splats.depth[index][pixel], splats.cameras[index][queries.views])
+    offsets = splats.motion[index][(slice(None), *pixel)]  # [T, P, 3]
+    return start + offsets, 1 - 1 / splats.motion_confidence[index][(slice(None), *pixel)]
+
+
+def follow_scene(
+    scene: Scene4D, queries: Queries, times: Tensor, size: tuple[int, int]
+) -> tuple[Tensor, Tensor]:  # [T] -> [T, P, 3], [T, P]
+    """Where what renders the pixels is at any times, NaN where nothing does; the confidence is the cover of the pixel.
+
+    `size` is the (height, width) of the pictures that are rendered for it.
+    """
+    points = scene.times.new_full((len(times), len(queries), 3), torch.nan)
+    confidence = scene.times.new_zeros(len(times), len(queries))
+    for view in queries.views.unique().tolist():
+        own, camera = queries.views == view, scene.cameras[view]
+        seen = rendered_flow(scene, camera, float(scene.view_times[view]), times, size)
+        pixel = _pixels(queries.positions[own], *size)
+        starts = _lift(queries.positions[own], seen.depth[pixel], scene.cameras[queries.views[own]])
+        points[:, own] = starts + seen.offsets[(slice(None), *pixel)]
+        confidence[:, own] = seen.alphas[pixel]
+    return points, confidence
+
+
+def observed(
+    scene: Scene4D, points: Tensor, confidence: Tensor, queries: Queries, size: tuple[int, int]
+) -> PointTracks:  # [T, P, 3], [T, P] at the scene's stored times, in its world
+    """Points as the view nearest in time to each stored time sees them: positions, and visible by rendered depth."""
+    cameras = scene.cameras[nearest_times(scene.view_times, scene.times)]  # [T]
+    surface = rendered_depth(scene, cameras, scene.times, size)
+    positions, visible = seen_by(points, cameras, surface)
+    return PointTracks(points, positions, visible, confidence, scene.times, cameras, queries)
+
+
+def seen_by(points: Tensor, cameras: Cameras, surface: Tensor) -> tuple[Tensor, Tensor]:  # [T, P, 3], [T], [T, H, W]
+    """Normalised positions [T, P, 2] and which points [T, P] lie in the picture and not behind the surface's depth.
+
+    A pixel of depth 0 shows nothing, and so hides nothing.
+    """
+    positions, z = project(points, cameras.fxfycxcy, cameras.c2w)
+    inside = ((positions >= 0) & (positions < 1)).all(dim=-1) & (z > 0)
+    row, column = _pixels(positions, *surface.shape[-2:])
+    depth = surface.flatten(1).gather(1, row * surface.shape[-1] + column)  # [T, P]
+    return positions, inside & ((z <= depth * (1 + HIDDEN_TOLERANCE)) | (depth == 0))
+
+
+def _pixels(positions: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:  # [..., 2] -> row, column [...]
+    """The pixels that positions lie in; those outside of the picture go to its nearest one."""
+    positions = positions.nan_to_num()
+    column = (positions[..., 0] * width).clamp(0, width - 1).long()
+    return (positions[..., 1] * height).clamp(0, height - 1).long(), column
+
+
+def _lift(positions: Tensor, depth: Tensor, cameras: Cameras) -> Tensor:  # [P, 2], [P], [P] -> [P, 3]
+    """World points of image positions at given z-depths."""
+    xy = (positions - cameras.fxfycxcy[:, 2:]) / cameras.fxfycxcy[:, :2]
+    rays = torch.cat([xy, torch.ones_like(xy[:, :1])], dim=-1)
+    return transform_points(cameras.c2w, (rays * depth[:, None])[:, None])[:, 0]
+
+
+def nearest_times(known: Tensor, wanted: Tensor) -> Tensor:  # [K], [T] -> [T] positions in `known`
+    """For each wanted time the known one nearest to it."""
+    return (wanted[:, None] - known).abs().argmin(dim=1)
+
+
+# --- depth and flow
+
+
+@torch.no_grad()
+def rendered_depth(scene: Scene4D, cameras: Cameras, times: Tensor, size: tuple[int, int]) -> Tensor:
+    """z-depth [K, H, W] of the scene at `times` [K] as `cameras` [K] see it, input or novel views; 0 where nothing."""
+    depths = []
+    for camera, time in zip(cameras, times, strict=True):
+        picture = render(scene.at(time), camera, *size)
+        depths.append(torch.where(picture.alphas >= COVERED, picture.depths, 0.0)[0])
+    return torch.stack(depths)
 
 
 @dataclass(frozen=True)
-class PointTracks:
-    """P points followed over T times. Image positions are normalised by width and height, as everywhere here."""
+class RenderedFlow:
+    """What a camera sees at one time, and how far that is moved at T others."""
 
-    points: Tensor  # [T, P, 3] world
-    positions: Tensor  # [T, P, 2] (x, y) in the view nearest in time, normalised
-    visible: Tensor  # [T, P] bool: inside that view and not hidden behind its predicted surface
-    times: Tensor  # [T]
-    query_views: Tensor  # [P] int64: the view whose pixel is followed
-    query_positions: Tensor  # [P, 2] (x, y) of that pixel's centre, normalised
-
-    def placed(self, scale: float | Tensor, transform: Tensor) -> "PointTracks":  # [], [4, 4] rigid
-        """The same tracks in another world: every length times `scale`, then moved by `transform`."""
-        return replace(self, points=transform_points(transform, self.points * scale))
-
-    def save(self, path: str | Path) -> None:
-        """Write the fields under their own names as .npz, beside its place and renamed.
-
-        Keys: points [T, P, 3] float32, positions [T, P, 2] float32, visible [T, P] bool, times [T] float32,
-        query_views [P] int64, query_positions [P, 2] float32.
-        """
-        with replacing_file(path) as temporary:
-            np.savez_compressed(temporary, **{name: x.cpu().numpy() for name, x in vars(self).items()})
+    depth: Tensor  # [H, W] z-depth, NaN where nothing is seen
+    alphas: Tensor  # [H, W]
+    offsets: Tensor  # [T, H, W, 3] world units, NaN where nothing is seen
 
 
-def grid_tracks(splats: DynamicSplats, stride: int, index: int = 0) -> PointTracks:
-    """Tracks of every `stride`-th pixel of every view of batch item `index`, at all target times."""
-    _, _, height, width = splats.depth.shape
-    rows = torch.arange(stride // 2, height, stride, device=splats.depth.device)
-    columns = torch.arange(stride // 2, width, stride, device=splats.depth.device)
-    grid = (slice(None), rows[:, None], columns)
-    starts = splats.points()[index][grid].flatten(0, 2)  # [P, 3]
-    offsets = splats.motion[index][(slice(None), *grid)].flatten(1, 3)  # [T, P, 3]
-    positions = pixel_grid(height, width, splats.depth.device)[grid[1:]]  # [h, w, 2]
-    num_views, per_view = splats.depth.shape[1], positions.shape[0] * positions.shape[1]
-    points = starts + offsets
-    seen, visible = _seen(splats, points, index)
-    views = torch.arange(num_views, device=points.device).repeat_interleave(per_view)
-    queries = positions.flatten(0, 1).repeat(num_views, 1)
-    return PointTracks(points, seen, visible, splats.times[index], views, queries)
-
-
-def _seen(splats: DynamicSplats, points: Tensor, index: int) -> tuple[Tensor, Tensor]:
-    """Where points [T, P, 3] lie in the views nearest in time, and which of them those views see."""
-    nearest = nearest_times(splats.view_times[index], splats.times[index])  # [T]
-    cameras, depth = splats.cameras[index][nearest], splats.depth[index][nearest]  # [T], [T, H, W]
-    positions, z = project(points, cameras.fxfycxcy, cameras.c2w)
-    inside = ((positions >= 0) & (positions < 1)).all(dim=-1) & (z > 0)
-    height, width = depth.shape[-2:]
-    column = (positions[..., 0] * width).long().clamp(0, width - 1)
-    row = (positions[..., 1] * height).long().clamp(0, height - 1)
-    surface = depth.flatten(1).gather(1, row * width + column)  # [T, P]
-    return positions, inside & (z <= surface * (1 + HIDDEN_TOLERANCE))
-
-
-def moving_masks(splats: DynamicSplats, index: int = 0) -> Tensor:  # [V, H, W] bool
-    """The pixels of each view whose points move at any target time."""
-    return splats.moving[index].any(dim=0)
+@torch.no_grad()
+def rendered_flow(
+    scene: Scene4D, camera: Cameras, start: float, ends: Tensor, size: tuple[int, int]
+) -> RenderedFlow:  # one camera, [T]
+    """Scene flow of any view between any two times: offsets are rendered in the place of colours."""
+    now = scene.at(start)
+    picture = render(now, camera, *size)
+    alphas = picture.alphas[0]
+    seen = torch.where(alphas >= COVERED, 1.0, torch.nan)  # [H, W]
+    offsets = []
+    for end in ends:
+        moved = replace(now, colors=scene.at(end).means - now.means)
+        summed = render(moved, camera, *size).images.movedim(0, -1)  # [H, W, 3]
+        offsets.append(summed * (seen / alphas)[..., None])
+    return RenderedFlow(picture.depths[0] * seen, alphas, torch.stack(offsets))
 
 
 def scene_flow(splats: DynamicSplats, index: int = 0) -> Tensor:  # [V, H, W, 3] world
@@ -90,6 +154,80 @@ def scene_flow(splats: DynamicSplats, index: int = 0) -> Tensor:  # [V, H, W, 3]
     return sign * (motion[other_time, views] - motion[own_time, views])
 
 
-def nearest_times(known: Tensor, wanted: Tensor) -> Tensor:  # [K], [T] -> [T] positions in `known`
-    """For each wanted time the known one nearest to it."""
-    return (wanted[:, None] - known).abs().argmin(dim=1)
+def optical_flow(moved: Tensor, cameras: Cameras) -> Tensor:  # [..., H, W, 3] world, [...] -> [..., H, W, 2] pixels
+    """How far pixels travel in the picture (x right, y down) when their points go to `moved`, seen by `cameras`.
+
+    With the camera of the points' own view it is the motion's share; with that of another view, all that the picture
+    shows. NaN for points on or behind the camera plane.
+    """
+    height, width = moved.shape[-3:-1]
+    positions, z = project(moved.flatten(-3, -2), cameras.fxfycxcy, cameras.c2w)
+    positions = torch.where(z[..., None] > 1e-6, positions, torch.nan).unflatten(-2, (height, width))
+    return (positions - pixel_grid(height, width, moved.device)) * moved.new_tensor([width, height])
+
+
+def flow_to_next_view(splats: DynamicSplats, index: int = 0) -> Tensor:  # [V - 1, H, W, 2] pixels
+    """Optical flow of each view to the next: camera and scene together."""
+    moved = splats.points()[index, :-1] + scene_flow(splats, index)[:-1]
+    return optical_flow(moved, splats.cameras[index][1:])
+
+
+# --- masks
+
+
+def motion_magnitude(splats: DynamicSplats, index: int = 0) -> Tensor:  # [V, H, W] in scene sizes
+    """How far each pixel's point ever gets from where it was at its own time, over the scene's median depth."""
+    home = nearest_times(splats.times[index], splats.view_times[index])  # [V]
+    return farthest(splats.motion[index], home) / splats.depth[index].median()
+
+
+def farthest(positions: Tensor, home: Tensor) -> Tensor:  # [T, V, H, W, 3], [V] -> [V, H, W]
+    """The largest distance over all times from the position at time number `home` of each view; NaN counts as none."""
+    start = positions[home, torch.arange(len(home), device=home.device)]
+    distance = torch.zeros_like(start[..., 0])
+    for now in positions:  # one time after another: all differences at once are as large as the prediction
+        distance = torch.maximum(distance, (now - start).norm(dim=-1).nan_to_num(0))
+    return distance
+
+
+def moving_masks(splats: DynamicSplats, index: int = 0) -> Tensor:  # [V, H, W] bool
+    """The pixels of each view that show something that moves at any target time, cleaned."""
+    return cleaned_masks(above_the_still(motion_magnitude(splats, index)))
+
+
+def above_the_still(magnitude: Tensor) -> Tensor:  # [V, H, W] in scene sizes -> bool
+    """Where motion stands out from that of the scene at large, all views together, and is not under STILL.
+
+    It stands out SPREADS robust standard deviations (of the MAD) above the median. Where so much moves, or the
+    prediction is so restless, that this asks too much, it is what parts the motions best into two kinds (Otsu 1979).
+    """
+    values = magnitude.flatten()
+    middle = values.median()
+    noise = middle + SPREADS * 1.4826 * (values - middle).abs().median()
+    return magnitude > torch.minimum(noise, _otsu(values)).clamp(min=STILL)
+
+
+def _otsu(values: Tensor, bins: int = 256) -> Tensor:  # [N] >= 0 -> []
+    """The threshold with the largest variance between the values below and above it."""
+    top = float(values.max())
+    counts = torch.histc(values, bins, 0.0, max(top, 1e-12))
+    centers = (torch.arange(bins, device=values.device) + 0.5) * top / bins
+    below = counts.cumsum(dim=0) / counts.sum()
+    mean = (counts * centers).cumsum(dim=0) / counts.sum()
+    between = (mean[-1] * below - mean).square() / (below * (1 - below)).clamp(min=1e-9)
+    return centers[between.argmax()]
+
+
+def cleaned_masks(masks: Tensor) -> Tensor:  # [V, H, W] bool
+    """Each mask without its small parts, and with small holes closed."""
+    cleaned = [~_without_small_parts(~_without_small_parts(mask)) for mask in masks.cpu()]
+    return torch.stack(cleaned).to(masks.device)
+
+
+def _without_small_parts(mask: Tensor) -> Tensor:  # [H, W] bool, on the CPU
+    from scipy import ndimage
+
+    labels, _ = ndimage.label(mask.numpy())
+    sizes = torch.bincount(torch.from_numpy(labels).flatten().long())
+    sizes[0] = 0  # the background is no part
+    return (sizes >= max(2, SMALLEST_PART * mask.numel()))[torch.from_numpy(labels).long()]

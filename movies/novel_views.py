@@ -1,22 +1,27 @@
-"""Films of a scene: rendered from a named path or a camera file, frame by frame."""
+"""Films of a scene: rendered from a named path or a camera file, frame by frame, with depth and motion beside."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from movies.camera_files import load_cameras
 from movies.cameras import Cameras
 from movies.errors import InputError
+from movies.files import replacing_file
 from movies.metrics import psnr
+from movies.motion import rendered_depth, rendered_flow
 from movies.rendering import render
 from movies.scene import Scene4D
-from movies.trajectories import camera_path, interpolate
-from movies.video import check_video_suffix, write_video
+from movies.trajectories import camera_path, interpolate, time_path
+from movies.video import check_video_suffix, false_color, motion_picture, open_clip, write_video
 
 NUM_FRAMES = 48
 VIEWING_SIZE = 448  # longer side of a picture that one can look at
+BACKGROUNDS = {"black": (0.0, 0.0, 0.0), "white": (1.0, 1.0, 1.0)}
 
 
 def render_video(
@@ -29,20 +34,25 @@ def render_video(
     fps: float = 16.0,
     size: int | None = None,
     backend: str = "auto",
+    time_map: str | None = None,
+    background: str = "black",
+    depth: str | Path | None = None,
+    motion: str | Path | None = None,
+    clip: str | Path | None = None,
 ) -> None:
     """Render a stored scene into a video, from a named path or from the cameras of a file (in the scene's world).
 
-    The whole clip plays once along the path, or stands still at `time`. `frames` is how many there are (48 along a
-    path; one for each camera of a file, between which more are interpolated), `size` the longer side in pixels.
-    Raises InputError for anything that does not fit.
+    The clip's time runs along the path as `time_map` says (`movies.trajectories.time_path`): the whole clip plays once
+    where it is not given, or stands still at `time` where that is. `frames` is how many there are (48 along a path;
+    one for each camera of a file, between which more are interpolated), `size` the longer side in pixels, `background`
+    "black", "white" or three numbers from 0 to 1. `depth` and `motion` are videos to write beside, as false colours.
+    `clip` is shown to the left, each frame at its time. Raises InputError for anything that does not fit; all videos
+    are written or none.
     """
-    check_video_suffix(out)
-    if fps <= 0:
-        raise InputError(f"the frames per second must be above 0, got {fps:g}")
-    if size is not None and size < 2:
-        raise InputError(f"the size must be at least 2 pixels, got {size}")
-    if frames is not None and frames < 1:
-        raise InputError(f"the number of frames must be at least 1, got {frames}")
+    _check_film([Path(place) for place in (out, depth, motion) if place is not None], fps, size, frames)
+    behind = parse_background(background)
+    time_map = time_map or ("play" if time is None else "freeze")
+    time_path(time_map, 1, time)
     device = "cuda" if torch.cuda.is_available() and backend != "cpu" else "cpu"
     scene = Scene4D.load(scene_path).to(device)
     if cameras is None:
@@ -50,21 +60,101 @@ def render_video(
     else:
         given = load_cameras(cameras).to(device)
         views = given if frames is None else interpolate(given, frames)
-    moments = torch.linspace(0, 1, len(views)) if time is None else torch.full((len(views),), time)
-    write_video(out, render_path(scene, views, moments.to(device), scene_size(scene, size), backend), fps)
+    moments, shape = time_path(time_map, len(views), time).to(device), scene_size(scene, size)
+    pictures = render_path(scene, views, moments, shape, backend, background=behind.to(device))
+    if clip is not None:
+        pictures = _side_by_side(clip_at(clip, moments.cpu(), shape[0]), pictures)
+    with ExitStack() as files:
+        write_video(files.enter_context(replacing_file(out)), pictures, fps)
+        if depth is not None:
+            write_video(files.enter_context(replacing_file(depth)), depth_pictures(scene, views, moments, shape), fps)
+        if motion is not None:
+            write_video(files.enter_context(replacing_file(motion)), motion_pictures(scene, views, moments, shape), fps)
+
+
+def _check_film(places: list[Path], fps: float, size: int | None, frames: int | None) -> None:
+    for place in places:
+        check_video_suffix(place)
+        if place.is_dir():
+            raise InputError(f"{place}: a folder; give the video to write")
+        if places.count(place) > 1:
+            raise InputError(f"{place}: named for two videos; give each a file of its own")
+    if fps <= 0:
+        raise InputError(f"the frames per second must be above 0, got {fps:g}")
+    if size is not None and size < 2:
+        raise InputError(f"the size must be at least 2 pixels, got {size}")
+    if frames is not None and frames < 1:
+        raise InputError(f"the number of frames must be at least 1, got {frames}")
+
+
+def parse_background(text: str) -> Tensor:  # -> [3]
+    """ "black", "white" or red, green and blue from 0 to 1 as `0.2,0.2,0.3`. Raises InputError for anything else."""
+    if text in BACKGROUNDS:
+        return torch.tensor(BACKGROUNDS[text])
+    try:
+        color = torch.tensor([float(number) for number in text.split(",")])
+    except ValueError:
+        color = torch.zeros(0)
+    if len(color) != 3 or not ((color >= 0) & (color <= 1)).all():
+        raise InputError(f"background {text!r}: give black, white, or red,green,blue from 0 to 1 as 0.2,0.2,0.3")
+    return color
 
 
 @torch.no_grad()
 def render_path(
-    scene: Scene4D, cameras: Cameras, times: Tensor, size: tuple[int, int], backend: str = "auto", what: str = "render"
-) -> Iterator[Tensor]:  # [K], [K] -> [3, H, W] each, on the CPU
+    scene: Scene4D,
+    cameras: Cameras,
+    times: Tensor,
+    size: tuple[int, int],
+    backend: str = "auto",
+    what: str = "render",
+    background: Tensor | None = None,
+) -> Iterator[Tensor]:  # [K], [K], [3] -> [3, H, W] each, on the CPU
     """Render one frame after another, with a progress bar once it takes long."""
+    for k in _steps(len(times), what):
+        yield render(scene.at(times[k]), cameras[k], *size, background=background, backend=backend).images.cpu()
+
+
+@torch.no_grad()
+def depth_pictures(scene: Scene4D, cameras: Cameras, times: Tensor, size: tuple[int, int]) -> Tensor:  # [K, 3, H, W]
+    """Rendered z-depth in false colours, one range for all frames; black where nothing is seen."""
+    parts = [rendered_depth(scene, cameras[k : k + 1], times[k : k + 1], size) for k in _steps(len(times), "depth")]
+    depth = torch.cat(parts).cpu()
+    return false_color(depth, depth > 0, logarithmic=True)
+
+
+def motion_pictures(scene: Scene4D, cameras: Cameras, times: Tensor, size: tuple[int, int]) -> Tensor:  # [K, 3, H, W]
+    """What each pixel shows moves so from one stored time to the next, as colours (`motion_picture`)."""
+    span, flows = scene.times.max() - scene.times.min(), []
+    step = span / max(len(scene.times) - 1, 1)
+    for k in _steps(len(times), "motion"):
+        sign = 1.0 if times[k] + 0.99 * step <= scene.times.max() else -1.0  # at the end, back and negated
+        flow = rendered_flow(scene, cameras[k], times[k], (times[k] + sign * step)[None], size)
+        flows.append(sign * flow.offsets[0].cpu())
+    return motion_picture(torch.stack(flows))
+
+
+def _steps(count: int, what: str) -> Iterator[int]:
     from tqdm import tqdm
 
-    for camera, moment in tqdm(
-        zip(cameras, times, strict=True), total=len(times), desc=what, delay=2, disable=None, leave=False
-    ):
-        yield render(scene.at(moment), camera, *size, backend=backend).images.cpu()
+    return iter(tqdm(range(count), desc=what, delay=2, disable=None, leave=False))
+
+
+def clip_at(path: str | Path, times: Tensor, height: int) -> Tensor:  # [K] -> [K, 3, height, W] uint8
+    """The frames of a clip nearest to these times, in any order, made as high as asked."""
+    clip = open_clip(path)
+    wanted, places = (times * (clip.num_total - 1)).round().long().unique(return_inverse=True)
+    small = []
+    for frame in clip.stream(wanted):
+        size = (height, max(1, round(frame.shape[2] * height / frame.shape[1])))
+        image = F.interpolate(frame[None], size, mode="bilinear", antialias=True, align_corners=False)[0]
+        small.append((image.clamp(0, 1) * 255).round().byte())
+    return torch.stack(small)[places]
+
+
+def _side_by_side(left: Tensor, right: Iterator[Tensor]) -> Iterator[Tensor]:  # [K, 3, H, W] uint8, [3, H, W'] each
+    for a, b in zip(left, right, strict=True):
+        yield torch.cat([a / 255, b], dim=-1)
 
 
 def scene_size(scene: Scene4D, longer_side: int | None = None) -> tuple[int, int]:

@@ -4,7 +4,7 @@ Training and validation go through the same code: predict, then terms. Predictin
 losses do not.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,6 +19,8 @@ from movies.geometry import project
 from movies.model.embeddings import pose_encoding
 from movies.model.network import MoVieS
 from movies.model.vggt import VGGT, VGGTPrediction
+from movies.model.weights_file import read_header
+from movies.perceptual import LPIPS
 from movies.rendering import Rendering, render
 from movies.splats import DynamicSplats
 
@@ -52,17 +54,26 @@ class MoviesObjectiveConfig:
     """Weights of the terms (0 switches a term off) and the kinds of depth and motion loss.
 
     "published" is the papers' loss, "log" and "squared" those for random starts. Only the first `num_rendered`
-    targets are rendered, at `render_size` (height, width).
+    targets are rendered, at `render_size` (height, width; empty: at the clips' own). `lpips_weights` are files with
+    torchvision's vgg16 and LPIPS' linear layers for it; without them the term is off.
     """
 
     depth: float = 1.0
     motion: float = 10.0
     mse: float = 1.0
+    lpips: float = 0.5
     ssim: float = 0.0
     depth_kind: Literal["published", "log"] = "published"
     motion_kind: Literal["published", "squared"] = "published"
     num_rendered: int = 1
-    render_size: tuple[int, int] = (224, 224)
+    render_size: tuple[int, int] | tuple[()] = ()
+    lpips_weights: tuple[str, ...] = ()
+
+    @property
+    def note(self) -> str:
+        """What of the objective is off though its weight is not; empty where nothing is."""
+        off = self.lpips and not self.lpips_weights
+        return "the LPIPS term is off: `loss.lpips_weights` names no weights of a VGG16" if off else ""
 
 
 @dataclass(frozen=True)
@@ -73,6 +84,7 @@ class VGGTObjectiveConfig:
     points: float = 1.0
     cameras: float = 1.0
     camera_kind: Literal["published", "squared"] = "published"
+    note = ""
 
 
 class MoviesObjective:
@@ -80,6 +92,7 @@ class MoviesObjective:
 
     def __init__(self, config: MoviesObjectiveConfig) -> None:
         self.config = config
+        self.perceptual = load_lpips(config.lpips_weights) if config.lpips and config.lpips_weights else None
 
     def predict(self, model: MoVieS, batch: Batch) -> DynamicSplats:
         """Splats of the context views at the times of the target views."""
@@ -92,11 +105,9 @@ class MoviesObjective:
         values, measures = self._depth(splats, batch.context)
         if config.motion:
             values["motion"], measures["motion_error"] = self._motion(splats, batch, generator)
-        if config.mse or config.ssim:
-            images, target = self._images(splats, batch)
-            values["mse"] = losses.photometric_loss(images, target)
-            if config.ssim:
-                values["ssim"] = 1 - metrics.ssim(images, target).mean(dim=1)
+        if config.mse or config.ssim or self.perceptual:
+            images, target = self.render(splats, batch).images, self.rendered_targets(batch).images
+            values |= self._photometric(images, target)
             measures["psnr"] = metrics.psnr(images.detach(), target).mean(dim=1)
         trust = {"depth": batch.depth_weight, "motion": batch.motion_weight}
         weights = {name: getattr(config, name) * trust.get(name, 1.0) for name in values}
@@ -127,17 +138,23 @@ class MoviesObjective:
             return losses.squared_motion_loss(motion, target, mask, MOVING)
         return losses.masked_motion_loss(motion, target, mask, generator=generator)
 
-    def _images(self, splats: DynamicSplats, batch: Batch) -> tuple[Tensor, Tensor]:  # [B, R, 3, h, w] each
-        return self.render(splats, batch).images, self.rendered_targets(batch).images
+    def _photometric(self, images: Tensor, target: Tensor) -> dict[str, Tensor]:  # [B, R, 3, h, w] each
+        values = {"mse": losses.photometric_loss(images, target)}
+        if self.perceptual:
+            values["lpips"] = self.perceptual.to(images.device)(images, target).mean(dim=1)
+        if self.config.ssim:
+            values["ssim"] = 1 - metrics.ssim(images, target).mean(dim=1)
+        return values
 
     def render(self, splats: DynamicSplats, batch: Batch) -> Rendering:
         """The rendered targets: splats at their times, from their cameras."""
-        count, (height, width) = self.config.num_rendered, self.config.render_size
+        count, (height, width) = self.config.num_rendered, self.config.render_size or batch.views.size
         return render(splats.gaussians()[:, :count], batch.target.cameras[:, :count], height, width)
 
     def rendered_targets(self, batch: Batch) -> Views:
         """The target views that are rendered, at the size they are rendered in."""
-        return batch.target.select(slice(0, self.config.num_rendered)).resized(*self.config.render_size)
+        size = self.config.render_size or batch.views.size
+        return batch.target.select(slice(0, self.config.num_rendered)).resized(*size)
 
 
 @dataclass(frozen=True)
@@ -222,6 +239,22 @@ class VGGTObjective:
             "translation": translation.mean(dim=1),
             "fov": fov.mean(dim=(1, 2)),
         }
+
+
+def load_lpips(paths: Sequence[str]) -> LPIPS:
+    """LPIPS with the weights of one file or several (.safetensors, or .pt of tensors only).
+
+    Raises InputError for a file that cannot be read, and naming the weights that are in none.
+    """
+    state = {}
+    for path in paths:
+        file = read_header(path)
+        wanted = [name for name in file.entries if name.startswith(("features.", "lin"))]  # vgg16's classifier is not
+        state |= {name: tensor.clone() for name, tensor in file.tensors(wanted)}
+    try:
+        return LPIPS.from_state(state)
+    except InputError as error:
+        raise InputError(f"{', '.join(paths)}: {error}") from error
 
 
 def make_objective(config: MoviesObjectiveConfig | VGGTObjectiveConfig) -> MoviesObjective | VGGTObjective:

@@ -145,6 +145,16 @@ class Scene4D:
         )
 
 
+def check_times(times: Tensor) -> None:  # [K]
+    """Raise InputError unless there are times and all lie in [0, 1]."""
+    check_shape("times", times, (None,))
+    if not len(times):
+        raise InputError("at least one time is needed, got none")
+    wrong = [t for t in times.tolist() if not 0 <= t <= 1]  # NaN is wrong too
+    if wrong:
+        raise InputError(f"times run from 0 to 1 over the clip, got {wrong[0]:g}")
+
+
 _ATTRIBUTES = tuple(field.name for field in fields(Gaussians))
 
 

@@ -1,22 +1,28 @@
-"""Camera paths through a scene: hold, follow, orbit, spiral, interpolate and dolly, made from the input cameras.
+"""Camera paths through a scene, made from the input cameras, and how the clip's time runs along a path.
 
 Every path takes the input cameras [V] and a number of frames K and gives Cameras [K]. `focus` is the z-depth, in world
-units, of what the camera should look at; `focus_depth` finds it in a scene.
+units, of what the camera should look at; `focus_depth` finds it in a scene. A time map is a list of keyframes (position
+along the path, time of the clip), both from 0 to 1, with straight lines between.
 """
 
+import itertools
 import math
+from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from movies.cameras import Cameras
 from movies.errors import InputError
 from movies.geometry import look_at, matrix_to_quaternion, project, quaternion_lerp, quaternion_to_matrix, rigid
-from movies.scene import Scene4D
+from movies.scene import Scene4D, check_times
 
 ORBIT_DEGREES = 10.0  # how far an orbit swings to each side; beyond, what no input view saw comes into sight
 SPIRAL_RADIUS, SPIRAL_TURNS = 0.08, 2  # in focus depths
 DOLLY_REACH = 0.3  # of the focus depth
+BULLET_STANDS = 0.4  # of the path
+SLOW_WINDOW, SLOW_SHARE = 0.3, 0.6  # so much of the clip takes so much of the path: half speed
 
 
 def hold(cameras: Cameras, num_frames: int, focus: float) -> Cameras:
@@ -82,6 +88,61 @@ def camera_path(name: str, scene: Scene4D, num_frames: int) -> Cameras:
     if num_frames < 1:
         raise InputError(f"the number of frames must be at least 1, got {num_frames}")
     return PATHS[name](scene.cameras, num_frames, focus_depth(scene))
+
+
+Keyframes = list[tuple[float, float]]
+
+
+def bullet(moment: float) -> Keyframes:
+    """Plays to the moment, stands still while the camera goes on, and plays to the end."""
+    before = (1 - BULLET_STANDS) * moment
+    return [(0, 0), (before, moment), (before + BULLET_STANDS, moment), (1, 1)]
+
+
+def slow(moment: float) -> Keyframes:
+    """Slow about the moment, faster before and after."""
+    begin = min(max(moment - SLOW_WINDOW / 2, 0), 1 - SLOW_WINDOW)
+    before = (1 - SLOW_SHARE) * begin / (1 - SLOW_WINDOW)
+    return [(0, 0), (before, begin), (before + SLOW_SHARE, begin + SLOW_WINDOW), (1, 1)]
+
+
+TIME_MAPS: dict[str, Callable[[float], Keyframes]] = {
+    "play": lambda moment: [(0, 0), (1, 1)],
+    "freeze": lambda moment: [(0, moment)],
+    "slow": slow,
+    "bullet": bullet,
+    "boomerang": lambda moment: [(0, 0), (0.5, 1), (1, 0)],
+}
+OF_A_MOMENT = ("freeze", "slow", "bullet")
+
+
+def time_path(name: str, num_frames: int, moment: float | None = None) -> Tensor:  # -> [K]
+    """The clip's time at every frame of a path: `name` is one of TIME_MAPS, or keyframes as `0:0,0.5:0.5,1:1`.
+
+    `moment` (the middle of the clip where not given) is what freeze, slow and bullet are about. Raises InputError for
+    an unknown name, malformed keyframes, times outside [0, 1], and a moment for a map that is about none.
+    """
+    if moment is not None and name not in OF_A_MOMENT:
+        raise InputError(f"a time belongs to the time maps {', '.join(OF_A_MOMENT)}, not to {name!r}")
+    moment = 0.5 if moment is None else moment
+    check_times(torch.tensor([moment]))
+    keyframes = TIME_MAPS[name](moment) if name in TIME_MAPS else _keyframes(name)
+    positions, times = np.array(keyframes, dtype=np.float64).T
+    return torch.from_numpy(np.interp(np.linspace(0, 1, num_frames), positions, times)).float()
+
+
+def _keyframes(text: str) -> Keyframes:
+    try:
+        keyframes = [tuple(float(number) for number in pair.split(":")) for pair in text.split(",")]
+        positions, times = (list(column) for column in zip(*keyframes, strict=True))
+    except ValueError:
+        known = ", ".join(TIME_MAPS)
+        raise InputError(f"unknown time map {text!r}: choose one of {known}, or keyframes as 0:0,0.5:0.5,1:1") from None
+    rising = all(a < b for a, b in itertools.pairwise(positions))
+    if not (positions[0] >= 0 and positions[-1] <= 1 and rising):
+        raise InputError(f"time map {text!r}: positions along the path must rise from 0 to 1")
+    check_times(torch.tensor(times))
+    return keyframes
 
 
 def focus_depth(scene: Scene4D) -> float:

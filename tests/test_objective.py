@@ -173,6 +173,42 @@ def test_photometric_terms_compare_the_rendered_targets():
     torch.testing.assert_close(terms.total, terms.losses["mse"] + 0.2 * terms.losses["ssim"])
 
 
+class HalfOfTheError(torch.nn.Module):
+    def forward(self, images, target):  # [B, R, 3, h, w] each -> [B, R]
+        return 0.5 * (images - target).abs().mean(dim=(2, 3, 4))
+
+
+def test_the_perceptual_term_is_on_with_weights_and_off_and_said_so_without():
+    config = MoviesObjectiveConfig(depth=0, motion=0)
+    batch = batch_of(torch.full((B, V + T, H, W), 2.0), Tracks.empty(B, V + T))
+    splats = splats_of(batch, batch.context.depth, torch.zeros(B, T, V, H, W, 3))
+    objective = make_objective(config)
+    assert set(objective.terms(splats, batch).losses) == {"mse"} and "LPIPS term is off" in config.note
+    objective.perceptual = HalfOfTheError()
+    terms = objective.terms(splats, batch)
+    images, target = objective.render(splats, batch).images, objective.rendered_targets(batch).images
+    assert images.shape == (B, 1, 3, H, W)  # at the clips' own size where the config names none
+    expected = 0.5 * (images - target).abs().mean(dim=(1, 2, 3, 4))
+    torch.testing.assert_close(terms.losses["lpips"], expected)
+    torch.testing.assert_close(terms.total, terms.losses["mse"] + 0.5 * expected)  # MSE + 0.5 LPIPS
+    assert not MoviesObjectiveConfig(lpips=0).note and not MoviesObjectiveConfig(lpips_weights=("vgg.pth",)).note
+
+
+def test_the_papers_weights_and_the_trust_in_every_dataset(generator):
+    tracks, _, _ = placed_tracks(generator)
+    batch = batch_of(torch.full((B, V + T, H, W), 2.0), tracks)
+    batch = replace(batch, depth_weight=torch.tensor([1.0, 0.2]), motion_weight=torch.tensor([0.0, 0.5]))
+    splats = splats_of(batch, batch.context.depth + 0.1, torch.zeros(B, T, V, H, W, 3))
+    terms = make_objective(MoviesObjectiveConfig()).terms(splats, batch)
+    depth, motion, mse = (terms.losses[name] for name in ("depth", "motion", "mse"))
+    by_hand = depth * torch.tensor([1.0, 0.2]) + 10 * motion * torch.tensor([0.0, 0.5]) + mse
+    torch.testing.assert_close(terms.total, by_hand)
+    before = {name: value.clone() for name, value in terms.losses.items()}
+    summary = terms.summary()  # adding up changes no term: each is logged as itself
+    assert all(torch.equal(before[name], value) for name, value in terms.losses.items())
+    assert summary["mse"] == pytest.approx(mse.mean().item()) and summary["loss"] > summary["mse"]
+
+
 def test_true_geometry_costs_vggt_nothing():
     batch = batch_of(torch.full((B, V + T, H, W), 2.0), Tracks.empty(B, V + T))
     context, one = batch.context, torch.ones(B, V, H, W)

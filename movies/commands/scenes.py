@@ -53,31 +53,44 @@ def render(
     out: File,
     path: Literal["orbit", "spiral", "hold", "follow", "interpolate", "dolly"] = "orbit",
     cameras: OptionalFile = None,
+    time_map: Annotated[str | None, arg(metavar="NAME|KEYFRAMES")] = None,
     time: float | None = None,
     frames: int | None = None,
     fps: float = 16.0,
     size: int | None = None,
+    background: Annotated[str, arg(metavar="COLOR")] = "black",
+    depth: OptionalFile = None,
+    motion: OptionalFile = None,
+    clip: Annotated[str | None, arg(name="input", metavar="CLIP")] = None,
     backend: Literal["auto", "gsplat", "cpu"] = "auto",
 ) -> None:
     """Render a scene along a camera path into a video.
 
-    Example: movies render out/clip/scene.safetensors --path orbit --out orbit.mp4
+    Example: movies render out/clip/scene.safetensors --path orbit --time-map bullet --out orbit.mp4
 
     Args:
         scene: A scene.safetensors.
         out: The video to write, .mp4, .mov or .mkv.
         path: The camera path, made from the input cameras.
         cameras: Cameras of a file instead of a path (its world is the scene's).
-        time: Stand still at this time, 0 to 1 (default: the clip plays once).
+        time_map: How the clip's time runs along the path: play, freeze, slow, bullet, boomerang, or keyframes
+            PATH:TIME as 0:0,0.5:0.5,1:1.
+        time: The moment of freeze, slow and bullet, 0 to 1 (alone: stand still at it).
         frames: How many frames (default: 48, or one for each camera of the file).
         fps: Frames per second.
         size: Longer side in pixels (default: the input views').
+        background: Where the scene is empty: black, white, or red,green,blue from 0 to 1.
+        depth: A video of depth to write beside.
+        motion: A video of motion to write beside.
+        clip: The clip that the scene was made of, shown to the left.
         backend: The rasteriser.
     """
     from movies.novel_views import render_video
 
-    render_video(scene, out, path, cameras, time, frames, fps, size, backend)
-    print(f"wrote {out}")
+    render_video(
+        scene, out, path, cameras, time, frames, fps, size, backend, time_map, background, depth, motion, clip
+    )
+    print(f"wrote {', '.join(place for place in (out, depth, motion) if place)}")
 
 
 def export(

@@ -1,1 +1,1 @@
-"""Evaluation: one protocol a file."""
+"""Evaluation: frozen protocols, their readers, what is scored and how runs are reported and compared."""

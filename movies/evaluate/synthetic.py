@@ -85,11 +85,15 @@ def held_out_clip(sequence: SyntheticSequence, size: int) -> HeldOutClip:
     target = sequence.render_view(world, times, size, size)
     cameras = world.relative_to(views.cameras[:1]).rescaled(scale)
     context = normalized(clip).views
-    positions = sequence.dense_motion(CONTEXT, times)  # [T, V, H, W, 3] world
-    to_first = rigid_inverse(views.cameras.c2w[0])
-    positions = scale * transform_points(to_first, positions.flatten(0, -2)).reshape(positions.shape)
+    positions = true_positions(sequence, times, views.cameras[0], scale)
     motion = torch.where(context.depth_mask[..., None], positions - context.points(), torch.zeros(()))
     return HeldOutClip(context, cameras, times, target, motion, motion.norm(dim=-1) >= MOVING)
+
+
+def true_positions(sequence: SyntheticSequence, times: Tensor, first: Cameras, scale: Tensor) -> Tensor:  # [T]
+    """Where the points of all context pixels are at any times, [T, V, H, W, 3] in the clip's world; NaN in the sky."""
+    positions = sequence.dense_motion(CONTEXT, times)
+    return scale * transform_points(rigid_inverse(first.c2w), positions.flatten(0, -2)).reshape(positions.shape)
 
 
 def _moved_off_path(cameras: Cameras, distance: Tensor) -> Cameras:  # [T], []

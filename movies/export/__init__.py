@@ -1,6 +1,5 @@
 """Scenes as files that other programs open: `export(scene, format, path, times)`. The formats: docs/exports.md."""
 
-import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from movies.export.splat import write_splat
 from movies.export.spz import write_spz
 from movies.files import replacing_file
 from movies.gaussians import Gaussians
-from movies.scene import Scene4D
+from movies.scene import Scene4D, check_times
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def export(scene: Scene4D, format: str, path: str | Path, times: Tensor) -> list
     """
     path = Path(path)
     exporter = _exporter(format, path)
-    _check_times(times)
+    check_times(times)
     scene = _sound(_resampled(scene, times))
     num_times = len(scene.times)
     if not len(scene):
@@ -105,14 +104,6 @@ def _exporter(format: str, path: Path) -> Exporter:
     if not path.name.lower().endswith(exporter.suffix):
         raise InputError(f"{path}: files of format {format} end in {exporter.suffix}")
     return exporter
-
-
-def _check_times(times: Tensor) -> None:
-    if times.dim() != 1 or not len(times):
-        raise InputError(f"`times` must have shape [K] with at least one time, got {list(times.shape)}")
-    wrong = [t for t in times.tolist() if not (math.isfinite(t) and 0 <= t <= 1)]
-    if wrong:
-        raise InputError(f"times run from 0 to 1 over the clip, got {wrong[0]:g}")
 
 
 def _numbered(path: Path, suffix: str, k: int) -> Path:

@@ -95,6 +95,8 @@ class StageRun:
         self.validation = _validation_batches(stage, file.validation)
         self.log = RunLog(self.folder / "log.jsonl", stage.name, self.progress.step, stage.optim.steps)
         self.log.event("start", step=self.progress.step, stage=stage.model_dump(mode="json"))
+        if self.objective.config.note:
+            self.log.event("note", text=self.objective.config.note)
 
     def loop(self, deadline: float, stop: threading.Event, checkpoint_every: int) -> bool:
         """Train until the stage is done (True), the deadline passes or a stop is asked for (False); always saved."""

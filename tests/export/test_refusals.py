@@ -116,7 +116,7 @@ def test_times_outside_the_clip(scene, tmp_path, times):
 
 
 def test_no_times(scene, tmp_path):
-    with pytest.raises(InputError, match=r"`times` must have shape \[K\] with at least one time, got \[0\]"):
+    with pytest.raises(InputError, match="at least one time is needed"):
         export(scene, "ply", tmp_path / "a.ply", torch.zeros(0))
 
 

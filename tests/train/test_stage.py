@@ -48,7 +48,7 @@ def test_a_stage_becomes_configs(stages):
         ("views = [2, 3]", "views = [3, 2]", r"`views` must be \[smallest, largest\]"),
         ("image_size = 28", "image_size = 30", r"`data.image_size` 30 must be a multiple of `model.patch_size` 7"),
         ("workers = 0", "clips_per_sequence = 3", r"batch_size 2 must be a multiple of clips_per_sequence 3"),
-        ("ssim = 0.1", "lpips = 1", r"unknown key `loss.lpips`; legal keys for movies are depth, motion, mse"),
+        ("ssim = 0.1", "lpipz = 1", r"unknown key `loss.lpipz`; legal keys for movies are depth, motion, mse"),
         ("ssim = 0.1", 'ssim = "much"', r"`loss.ssim` = 'much': input should be a valid number"),
         ('"../worlds.toml"', '"../planets.toml"', r"planets.toml: no such file"),
         (

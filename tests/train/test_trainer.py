@@ -39,6 +39,7 @@ def test_a_folder_runs_in_order_each_stage_from_the_one_before(stages, tmp_path)
     assert (theirs[f"aggregator.{name}"] - own[f"backbone.{name}"]).abs().max() < 2e-3
     (validation,) = events(out, "b", "validation")
     assert {"loss", "depth", "motion", "mse", "ssim", "psnr", "absrel", "motion_error"} <= validation.keys()
+    assert ["LPIPS term is off" in event["text"] for event in events(out, "b", "note")] == [True]
     assert len(events(out, "b", "train")) == 2 and events(out, "a", "finished")[0]["step"] == 2
     before = (out / "b" / "model.safetensors").stat().st_mtime_ns
     train(stages(), out, resume=True, device="cpu")  # all finished: nothing happens
