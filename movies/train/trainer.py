@@ -14,17 +14,20 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from movies.clip import Batch
 from movies.data.batching import PlanSampler, make_loader
 from movies.data.dataset import ClipDataset, LoadedBatch, check_broken_share
 from movies.data.manifest import Manifest
 from movies.errors import InputError
 from movies.model.initialise import resize_patch
 from movies.model.network import MoVieS
-from movies.model.vggt import VGGT
+from movies.model.vggt import VGGT, VGGTPrediction
 from movies.model.weights import load_weights, read_metadata, save_weights
 from movies.objective import LossTerms, make_objective
+from movies.splats import DynamicSplats
 from movies.train.checkpoint import Progress, latest_checkpoint, load_checkpoint, save_checkpoint
 from movies.train.optim import make_optimizer, schedule, set_learning_rate
+from movies.train.pictures import write_pictures
 from movies.train.plan import describe
 from movies.train.runlog import RunLog
 from movies.train.stage import Stage, StageFile, load_stages
@@ -149,9 +152,11 @@ class StageRun:
     def forward(self, loaded: LoadedBatch, model: nn.Module | None = None) -> LossTerms:
         """Predict under autocast; render and measure in float32."""
         batch = loaded.batch.to(self.device)
+        return self.objective.terms(self.predict(batch, model or self.model), batch, self.generators["objective"])
+
+    def predict(self, batch: Batch, model: nn.Module) -> DynamicSplats | VGGTPrediction:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.stage.optim.precision == "bf16"):
-            prediction = self.objective.predict(model or self.model, batch)
-        return self.objective.terms(prediction, batch, self.generators["objective"])
+            return self.objective.predict(model, batch)
 
     def update(self) -> None:
         """One step of the optimiser with clipped gradients; a gradient that is not finite never reaches the weights."""
@@ -196,6 +201,9 @@ class StageRun:
         state = self.generators["objective"].get_state()  # validation must not change what training draws
         model.eval()
         summaries = [self.forward(loaded, model).summary() for loaded in self.validation]
+        first = self.validation[0].batch.to(self.device)
+        sheet = self.folder / "pictures" / f"step-{self.progress.step:08d}.png"
+        write_pictures(sheet, self.objective, self.predict(first, model), first)
         model.train()
         self.generators["objective"].set_state(state)
         columns = {name: Tensor([s[name] for s in summaries]).nanmean().item() for name in summaries[0]}

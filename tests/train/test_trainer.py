@@ -1,5 +1,6 @@
 """The trainer end to end: it learns, resumes to the bit, stops cleanly, and keeps what is not finite out."""
 
+import itertools
 import json
 import os
 import signal
@@ -8,11 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from movies.data.synthetic import SyntheticSequence
 from movies.errors import InputError
 from movies.model.network import MoVieS
 from movies.model.vggt import VGGT
 from movies.train.stage import load_stages
 from movies.train.trainer import MAX_SKIPPED_IN_A_ROW, StageRun, start_model, train
+from movies.video import image_size
 
 
 def weights(out, stage):
@@ -39,6 +42,9 @@ def test_a_folder_runs_in_order_each_stage_from_the_one_before(stages, tmp_path)
     assert (theirs[f"aggregator.{name}"] - own[f"backbone.{name}"]).abs().max() < 2e-3
     (validation,) = events(out, "b", "validation")
     assert {"loss", "depth", "motion", "mse", "ssim", "psnr", "absrel", "motion_error"} <= validation.keys()
+    for stage, rows in (("a", 3), ("b", 6)):  # a column for each of two clips
+        (sheet,) = (out / stage / "pictures").iterdir()
+        assert sheet.name == "step-00000002.png" and image_size(sheet)[0] > rows * 28 and image_size(sheet)[1] > 2 * 28
     assert ["LPIPS term is off" in event["text"] for event in events(out, "b", "note")] == [True]
     assert len(events(out, "b", "train")) == 2 and events(out, "a", "finished")[0]["step"] == 2
     before = (out / "b" / "model.safetensors").stat().st_mtime_ns
@@ -109,6 +115,62 @@ def test_gradients_that_are_not_finite_never_reach_the_weights(stages, tmp_path,
     skipped = events(tmp_path / "out", "b", "skipped")
     assert [event["step"] for event in skipped] == [1, 2] and skipped[0]["where"]
     assert all(tensor.isfinite().all() for tensor in weights(tmp_path / "out", "b").values())
+
+
+def poison(monkeypatch, every):
+    """Every `every`th reading of a world fails, or holds a NaN image, or a NaN depth, in turn."""
+    read, count = SyntheticSequence.read, itertools.count()
+
+    def poisoned(sequence, indices):
+        number = next(count)
+        views, tracks = read(sequence, indices)
+        if number % every == 0:
+            kind = number // every % 3
+            if kind == 0:
+                raise InputError("rgb_00003.png: is truncated")
+            (views.images if kind == 1 else views.depth)[0, ..., 3] = float("nan")
+            views.depth_mask[0] = True
+        return views, tracks
+
+    monkeypatch.setattr(SyntheticSequence, "read", poisoned)
+
+
+def test_broken_samples_are_named_and_replaced_and_the_run_goes_on(stages, tmp_path, monkeypatch):
+    poison(monkeypatch, every=2)
+    folder = stages(names=("b",), steps=3)
+    path = folder / "b.toml"
+    path.write_text(path.read_text().replace("workers = 0", "workers = 0\nmax_broken_rate = 0.5"))
+    train(folder, tmp_path / "out", device="cpu")
+    broken = events(tmp_path / "out", "b", "broken")
+    told = {event["reason"].split(": ")[-1] for event in broken}
+    assert told == {"is truncated", "images hold numbers that are not finite", "depth hold numbers that are not finite"}
+    assert all(event["name"].startswith("synthetic-") for event in broken)
+    assert not events(tmp_path / "out", "b", "skipped") and events(tmp_path / "out", "b", "finished")
+    assert all(tensor.isfinite().all() for tensor in weights(tmp_path / "out", "b").values())
+
+
+def test_too_many_broken_samples_end_the_run(stages, tmp_path, monkeypatch):
+    poison(monkeypatch, every=2)
+    folder = stages(names=("b",), steps=30)
+    path = folder / "b.toml"
+    path.write_text(path.read_text().replace("workers = 0", "workers = 0\nmax_broken_rate = 0.02"))
+    with pytest.raises(
+        InputError, match=r"\d of \d+ samples were broken, more than .* 0.02 allows"
+    ):
+        train(folder, tmp_path / "out", device="cpu")
+    assert len(events(tmp_path / "out", "b", "broken")) in (
+        3,
+        4,
+    )  # 2 of the first hundred may be; a batch has two clips
+
+
+def test_a_budget_of_images_takes_batches_in_parts_and_steps_stay_whole(stages, tmp_path):
+    folder = stages(names=("b",), steps=3)
+    path = folder / "b.toml"
+    shapes = "images_per_device = 3\naspect = [0.5, 2.0]"
+    path.write_text(path.read_text().replace("workers = 0", f"workers = 0\n{shapes}").replace("render_size", "#"))
+    train(folder, tmp_path / "out", device="cpu")
+    assert [event["step"] for event in events(tmp_path / "out", "b", "train")] == [1, 2, 3]
 
 
 def test_training_gives_up_when_no_gradient_is_finite(stages, tmp_path, monkeypatch):
