@@ -26,7 +26,8 @@ def write_pictures(
     if isinstance(objective, MoviesObjective):
         rows = _rendered_rows(objective, prediction, batch) | rows
         rows["motion"] = motion_picture(prediction.motion[:, 0, 0])
-    write_image(path, contact_sheet({name: row[:MOST].detach().cpu() for name, row in rows.items()}, MOST))
+    columns = min(len(batch.names), MOST)
+    write_image(path, contact_sheet({name: row[:columns].cpu() for name, row in rows.items()}, columns))
 
 
 def _rendered_rows(objective: MoviesObjective, splats: DynamicSplats, batch: Batch) -> dict[str, Tensor]:

@@ -177,6 +177,9 @@ class StageFile:
         self.stage = stage.model_copy(update={"name": stage.name or self.path.stem})
         self.train = self._manifests(self.stage.data.train)
         self.validation = self._manifests(self.stage.data.validation)
+        for weights in getattr(self.stage.objective_config(), "lpips_weights", ()):
+            if not Path(weights).is_file():
+                raise InputError(f"{self.path}: `loss.lpips_weights` names {weights}: no such file")
         group_multipliers([name for name, _ in self.skeleton.named_parameters()], self._groups(), str(self.path))
 
     @cached_property

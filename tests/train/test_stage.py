@@ -49,6 +49,17 @@ def test_a_stage_becomes_configs(stages):
         ("image_size = 28", "image_size = 30", r"`data.image_size` 30 must be a multiple of `model.patch_size` 7"),
         ("workers = 0", "clips_per_sequence = 3", r"batch_size 2 must be a multiple of clips_per_sequence 3"),
         ("ssim = 0.1", "lpipz = 1", r"unknown key `loss.lpipz`; legal keys for movies are depth, motion, mse"),
+        ("ssim = 0.1", 'lpips_weights = ["vgg.pth"]', r"b.toml: `loss.lpips_weights` names vgg.pth: no such file"),
+        (
+            "views = [2, 3]",
+            "views = [2, 3]\naspect = [2, 1]",
+            r"`aspect` must be \[smallest, largest\] with 0 < smallest",
+        ),
+        (
+            "views = [2, 3]",
+            "views = [2, 3]\nimages_per_device = 2",
+            r"images_per_device 2 must hold 1 clips of 3 views",
+        ),
         ("ssim = 0.1", 'ssim = "much"', r"`loss.ssim` = 'much': input should be a valid number"),
         ('"../worlds.toml"', '"../planets.toml"', r"planets.toml: no such file"),
         (
