@@ -1,0 +1,81 @@
+"""The job of `movies reconstruct` for clips of any length: planned, told, and done chunk by chunk."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from movies.jobs import reconstruct_file
+from movies.long_video.frames import chunk_clips, open_frames
+from movies.long_video.plan import CHUNK, OVERLAP, Chunk, bytes_needed, fit_memory, make_plan, parse_memory
+from movies.long_video.run import Networks, reconstruct_chunks
+from movies.model.config import ModelConfig
+from movies.model.network import MoVieS
+from movies.model.vggt import VGGT, VGGTPrediction
+from movies.model.weights import Pretrained, find_weights
+from movies.network_world import fit_resolution
+from movies.reconstruct import choose_device, choose_dtype
+
+
+def reconstruct_long_file(
+    path: str | Path,
+    out: str | Path,
+    weights: str = "tiny",
+    camera_weights: str = "tiny",
+    cameras: str | Path | None = None,
+    frames: int | None = None,
+    resolution: int | None = None,
+    device: str = "auto",
+    dtype: str = "fp32",
+    chunk: int = CHUNK,
+    overlap: int = OVERLAP,
+    memory: str | None = None,
+    loops: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> dict:
+    """`reconstruct_file` for clips of any length, all frames for None; one chunk is left to that very function.
+
+    `chunk` frames at most are read together, fewer where a budget of `memory` ("8G") asks for it, and neighbouring
+    chunks share `overlap`; `loops` closes loops. `say` is told the plan and the time it may take before the long work.
+    """
+    place, precision = choose_device(device), choose_dtype(dtype)
+    found, found_cameras = find_weights("MoVieS", weights), find_weights("VGGT", camera_weights)
+    found.check(MoVieS)
+    found_cameras.check(_camera_network)
+    side = resolution or found.config.image_size
+    source = open_frames(path, frames, cameras)
+    first = fit_resolution(next(chunk_clips(source, [Chunk(0, (0, 1))])), side, found.config.patch_size)
+    size, held = first.views.size, max(_held_bytes(each, precision) for each in (found, found_cameras))
+    length = chunk if memory is None else fit_memory(parse_memory(memory), chunk, overlap, size, held)
+    plan = make_plan(source.thumbnails(), length, overlap, loops)
+    if len(plan.chunks) == 1 and not plan.left_out:
+        count = len(source)
+        return reconstruct_file(path, out, weights, camera_weights, cameras, count, resolution, device, dtype)
+    say(plan.described(bytes_needed(length, size, held)))
+
+    def estimate() -> Callable[[Tensor], VGGTPrediction]:
+        return found_cameras.load(_camera_network, precision).to(place)
+
+    described = {"movies": _identity(found, weights), "vggt": _identity(found_cameras, camera_weights)}
+    networks = Networks(
+        estimate, lambda: found.load(MoVieS, precision).to(place), side, found.config.patch_size, place, described
+    )
+    return reconstruct_chunks(source, plan, networks, out, say)
+
+
+def _identity(found: Pretrained, name: str) -> dict:
+    """What tells weights from others without reading them: a run that goes on must find the same."""
+    file = found.file.path.stat()
+    return {"name": name, "model": found.network, "bytes": file.st_size, "modified": file.st_mtime_ns}
+
+
+def _held_bytes(found: Pretrained, dtype: torch.dtype) -> int:
+    """What a network's weights take in memory."""
+    return dtype.itemsize * sum(math.prod(shape) for shape in found.shapes().values())
+
+
+def _camera_network(config: ModelConfig) -> VGGT:
+    """VGGT as far as cameras and depth need it."""
+    return VGGT(config, points=False)

@@ -1,0 +1,143 @@
+"""Which frames make a chunk: from the clip's length and cuts, the model's limit and a memory budget."""
+
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from movies.clip_quality import COARSE, cuts
+from movies.errors import InputError
+
+CHUNK, OVERLAP = 13, 3  # frames that MoVieS was trained with at most; frames that neighbouring chunks share
+BLANK = 0.01  # standard deviation of a grey picture that shows nothing
+LOOP_ALIKE, LOOP_GAP = 0.9, 3  # correlation of frames that may show one place; chunks between that make it a return
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+# Bytes held at the peak, measured (docs/long_video.md): by the program itself, by a pixel of a view at each time
+# (predictions, and the scene made of them), and by a pixel of a view (levels of tokens, the decoders' pictures).
+PROGRAM, PER_PIXEL_TIME, PER_PIXEL = 700 * 10**6, 200, 2500
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Frames that the network reads together, as positions among the frames of the clip that are read."""
+
+    shot: int
+    frames: tuple[int, ...]  # ascending
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Chunks in order of time, neighbours of one shot sharing frames; frames that no chunk reads are left out."""
+
+    num_frames: int
+    chunks: tuple[Chunk, ...]
+    loops: tuple[Chunk, ...]  # chunks of two places far apart in time that look alike
+    left_out: tuple[int, ...]
+
+    @property
+    def num_shots(self) -> int:
+        return len({chunk.shot for chunk in self.chunks})
+
+    def described(self, memory: int) -> str:
+        """In a line, with what the memory is thought to be."""
+        lengths = [len(chunk.frames) for chunk in self.chunks]
+        joined = sum(a.shot == b.shot for a, b in pairwise(self.chunks))
+        text = f"{self.num_frames} frames in {len(lengths)} chunks of up to {max(lengths)} with {joined} joints"
+        text += f", {len(self.loops)} places seen again" if self.loops else ""
+        return f"{text}; {self.num_shots} shot{'s' * (self.num_shots > 1)}; about {memory / 1e9:.1f} GB of memory"
+
+    def said(self) -> list[str]:
+        """What the user should know of it."""
+        found = []
+        if self.num_shots > 1:
+            starts = [c.frames[0] for a, c in pairwise(self.chunks) if a.shot != c.shot]
+            found.append(f"the clip has cuts: a scene of its own begins at frame {', '.join(map(str, starts))}")
+        if self.left_out:
+            first, last, count = self.left_out[0], self.left_out[-1], len(self.left_out)
+            found.append(f"{count} frames between {first} and {last} show nothing or stand alone, and are left out")
+        return found
+
+
+def make_plan(thumbnails: Tensor, length: int = CHUNK, overlap: int = OVERLAP, loops: bool = False) -> Plan:
+    """Chunks of at most `length` frames for a clip with these small grey pictures [N, h, w].
+
+    Chunks of a shot are spread evenly and share `overlap` frames or more. A cut begins a new shot; frames that show
+    nothing are left out, and so are shots of one frame. Raises InputError for numbers that do not fit, and for a clip
+    of which nothing is left.
+    """
+    if not 1 <= overlap < length:
+        raise InputError(f"chunks of {length} frames cannot share {overlap}: the overlap is 1 to {length - 1}")
+    seen = (thumbnails.flatten(1).std(dim=1) > BLANK).nonzero()[:, 0]  # [n]
+    starts = [0, *cuts(thumbnails[seen]), len(seen)]
+    shots = [seen[a:b].tolist() for a, b in pairwise(starts) if b - a > 1]
+    if not shots:
+        raise InputError("no two frames of the clip show anything that could be reconstructed")
+    chunks = [
+        Chunk(number, tuple(shot[first : first + length]))
+        for number, shot in enumerate(shots)
+        for first in _starts(len(shot), length, overlap)
+    ]
+    read = {frame for chunk in chunks for frame in chunk.frames}
+    left_out = tuple(i for i in range(len(thumbnails)) if i not in read)
+    found = _loops(thumbnails, chunks, length) if loops else ()
+    return Plan(len(thumbnails), tuple(chunks), found, left_out)
+
+
+def _starts(num_frames: int, length: int, overlap: int) -> list[int]:
+    if num_frames <= length:
+        return [0]
+    count = -(-(num_frames - overlap) // (length - overlap))
+    return torch.linspace(0, num_frames - length, count, dtype=torch.float64).round().long().tolist()
+
+
+def _loops(thumbnails: Tensor, chunks: list[Chunk], length: int) -> tuple[Chunk, ...]:
+    """Pairs of chunks of one shot whose middle frames look alike, the best of each neighbourhood first."""
+    middles = torch.stack([thumbnails[c.frames[len(c.frames) // 2]] for c in chunks])  # [C, h, w]
+    coarse = F.adaptive_avg_pool2d(middles[:, None], COARSE).flatten(1)
+    coarse = F.normalize(coarse - coarse.mean(dim=1, keepdim=True), dim=1, eps=1e-3)
+    alike = (coarse @ coarse.T).tolist()
+    pairs = [(alike[i][j], i, j) for j in range(len(chunks)) for i in range(j - LOOP_GAP)]
+    found: list[tuple[int, int]] = []
+    for value, i, j in sorted(pairs, reverse=True):
+        near = any(abs(i - a) <= LOOP_GAP and abs(j - b) <= LOOP_GAP for a, b in found)
+        if value > LOOP_ALIKE and chunks[i].shot == chunks[j].shot and not near:
+            found.append((i, j))
+    half = length // 2
+    return tuple(Chunk(chunks[i].shot, _middle(chunks[i], half) + _middle(chunks[j], half)) for i, j in found)
+
+
+def _middle(chunk: Chunk, count: int) -> tuple[int, ...]:
+    first = (len(chunk.frames) - count) // 2
+    return chunk.frames[first : first + count]
+
+
+# --- memory ------------------------------------------------------------------------------------------------------
+
+
+def parse_memory(text: str) -> int:
+    """Bytes of "8G", "800M" or a plain number. Raises InputError for anything else."""
+    match = re.fullmatch(r"([\d.]+)\s*([KMGT]?)i?B?", text.strip(), re.IGNORECASE)
+    if not match or match[1].count(".") > 1 or not float(match[1].strip(".") or 0) > 0:
+        raise InputError(f"memory {text!r}: give bytes as 8G or 800M")
+    return int(float(match[1]) * UNITS[match[2].upper()])
+
+
+def bytes_needed(num_views: int, size: tuple[int, int], weights: int) -> int:
+    """What a chunk of V views of this size takes at the peak, with networks whose larger one takes `weights` bytes."""
+    pixels = size[0] * size[1] * num_views
+    return PROGRAM + weights + pixels * (PER_PIXEL + PER_PIXEL_TIME * num_views)
+
+
+def fit_memory(budget: int, length: int, overlap: int, size: tuple[int, int], weights: int) -> int:
+    """The longest chunk up to `length` within a budget of bytes. Raises InputError where not even the shortest fits."""
+    for views in range(length, overlap, -1):
+        if bytes_needed(views, size, weights) <= budget:
+            return views
+    least = bytes_needed(overlap + 1, size, weights)
+    raise InputError(
+        f"chunks of {overlap + 1} frames of {size[1]}x{size[0]} need about {least / 1e9:.1f}G of memory, more than "
+        f"{budget / 1e9:.1f}G; lower --resolution or --overlap, or use --dtype bf16"
+    )
