@@ -14,7 +14,11 @@ def reconstruct(
     weights: Weights = "tiny",
     camera_weights: Weights = "tiny",
     cameras: OptionalFile = None,
-    frames: int = 13,
+    frames: int | Literal["all"] = 13,
+    chunk: int = 13,
+    overlap: int = 3,
+    memory: Annotated[str | None, arg(metavar="BYTES")] = None,
+    loops: bool = False,
     resolution: int | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     dtype: Literal["fp32", "bf16"] = "fp32",
@@ -29,23 +33,43 @@ def reconstruct(
         weights: MoVieS weights: tiny (bundled), a file, or a hub id.
         camera_weights: VGGT weights, which estimate the cameras (and the unit of given ones).
         cameras: transforms.json, COLMAP, TUM, MegaSaM or ViPE (docs/conventions.md); estimated if left out.
-        frames: How many frames are read, evenly over the clip.
+        frames: How many frames are read, evenly over the clip, or all. More than a chunk give a scene in segments.
+        chunk: How many frames the network reads together at most.
+        overlap: How many of them are shared with the next chunk.
+        memory: A budget, as 8G: chunks get shorter where they would not fit.
+        loops: Where the clip comes back to a place, close the loop.
         resolution: Longer side that the network sees, a multiple of its patch (default: the weights' own).
         device: Where to compute.
         dtype: bf16 halves the memory of the weights, and is faster where the processor has it.
     """
-    from movies.jobs import reconstruct_file
+    given = (clip, out, weights, camera_weights, cameras)
+    if frames == "all" or frames > chunk or memory is not None:
+        from movies.long_jobs import reconstruct_long_file
 
-    summary = reconstruct_file(clip, out, weights, camera_weights, cameras, frames, resolution, device, dtype)
+        count, limits = None if frames == "all" else frames, (chunk, overlap, memory, loops)
+        summary = reconstruct_long_file(*given, count, resolution, device, dtype, *limits, say=_say)
+    else:
+        from movies.jobs import reconstruct_file
+
+        summary = reconstruct_file(*given, frames, resolution, device, dtype)
     for warning in summary["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
     seconds = sum(summary["seconds"].values())
     print(f"{summary['frames']} frames of {summary['width']}x{summary['height']} in {seconds:.1f} s")
+    if "chunks" in summary:
+        print(f"{summary['chunks']} segments, {summary['scene_bytes'] / 1e6:.1f} MB, rendered again:", end="")
+        print(f" {summary['input_psnr']:.2f} dB; look at {out}/novel_view.mp4; render more with")
+        print(f"  movies render {out}/scene --path follow --out follow.mp4")
+        return
     print(f"{summary['num_static']} static and {summary['num_moving']} moving Gaussians", end="")
     print(f" at {summary['num_times']} times, {summary['scene_bytes'] / 1e6:.1f} MB")
     print(f"input views rendered again: {summary['input_psnr']:.2f} dB")
     print(f"look at {out}/overview.png and {out}/novel_view.mp4; render more with")
     print(f"  movies render {out}/scene.safetensors --path orbit --out orbit.mp4")
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
 
 
 def render(
@@ -69,7 +93,7 @@ def render(
     Example: movies render out/clip/scene.safetensors --path orbit --time-map bullet --out orbit.mp4
 
     Args:
-        scene: A scene.safetensors.
+        scene: A scene.safetensors, or the folder of a scene in segments.
         out: The video to write, .mp4, .mov or .mkv.
         path: The camera path, made from the input cameras.
         cameras: Cameras of a file instead of a path (its world is the scene's).
@@ -104,7 +128,7 @@ def export(
     Example: movies export out/clip/scene.safetensors --format html --out scene.html
 
     Args:
-        scene: A scene.safetensors.
+        scene: A scene.safetensors, or the folder of a scene in segments: each then has files of its own.
         format: html: one page that plays the scene in any browser, without a network. glb, npz: one file of all
             times. The others know no time: a numbered file for each.
         out: The file to write.
