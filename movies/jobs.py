@@ -1,7 +1,7 @@
 """Whole jobs on files, as the commands call them: a video file to a folder of outputs."""
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,7 +15,8 @@ from movies.model.vggt import VGGT, VGGTPrediction
 from movies.model.weights import Pretrained, find_weights
 from movies.network_world import fit_resolution
 from movies.outputs import describe_weights, write_reconstruction
-from movies.reconstruct import choose_device, choose_dtype, reconstruct
+from movies.reconstruct import Reconstruction, choose_device, choose_dtype, reconstruct
+from movies.tracks import Window
 from movies.video import read_thumbnails
 
 
@@ -29,31 +30,64 @@ def reconstruct_file(
     resolution: int | None = None,
     device: str = "auto",
     dtype: str = "fp32",
+    arrays: bool = False,
 ) -> dict:
     """Video (and camera file) to a folder of outputs; returns the summary. What `movies reconstruct` calls.
 
     In `dtype` "bf16" products and convolutions run in bf16 and weights take half the memory. The camera network is
-    freed before the other is loaded. Everything a user can get wrong raises InputError, and an output folder that
-    cannot be written OSError, before the long work begins.
+    freed before the other is loaded. With `arrays` the read-outs of every pixel are kept too. Everything a user can get
+    wrong raises InputError, and an output folder that cannot be written OSError, before the long work begins.
     """
     with replacing_folder(out) as folder:
-        place, precision = choose_device(device), choose_dtype(dtype)
-        found, found_cameras = find_weights("MoVieS", weights), find_weights("VGGT", camera_weights)
-        found.check(MoVieS)
-        found_cameras.check(_camera_network)
-        clip = Clip.load(path, frames, cameras)
-        clip = fit_resolution(clip, resolution or found.config.image_size, found.config.patch_size)
-        warnings = frame_warnings(clip.images, read_thumbnails(path))
+        task = prepared(path, weights, camera_weights, cameras, frames, resolution, device, dtype)
+        warnings = frame_warnings(task.clip.images, read_thumbnails(path))
+        result, described = reconstructed(task)
+        return write_reconstruction(result, folder, described, warnings, arrays)
 
-        prediction, described, took = _estimate(found_cameras, clip, place, precision, camera_weights)
-        started = time.perf_counter()
-        model = found.load(MoVieS, precision).to(place)
-        described = {"movies": describe_weights(model, weights), "vggt": described}
-        took["load"] = round(took["load"] + time.perf_counter() - started, 3)
-        result = reconstruct(clip, model, lambda _: prediction, max(clip.views.size))
-        del model
-        seconds = result.seconds | {"load": took["load"], "cameras": took["cameras"] + result.seconds["cameras"]}
-        return write_reconstruction(replace(result, seconds=seconds), folder, described, warnings)
+
+@dataclass(frozen=True)
+class Task:
+    """What a clip needs to be reconstructed, all of it checked."""
+
+    clip: Clip  # as the network sees it
+    window: Window  # of the frames that were given
+    names: tuple[str, str]  # of the weights, MoVieS and VGGT
+    found: tuple[Pretrained, Pretrained]
+    place: torch.device
+    dtype: torch.dtype
+
+
+def prepared(
+    path: str | Path,
+    weights: str,
+    camera_weights: str,
+    cameras: str | Path | None,
+    frames: int,
+    resolution: int | None,
+    device: str,
+    dtype: str,
+) -> Task:
+    """Everything about a clip and its weights read and checked. Raises InputError for what does not fit."""
+    place, precision = choose_device(device), choose_dtype(dtype)
+    found, found_cameras = find_weights("MoVieS", weights), find_weights("VGGT", camera_weights)
+    found.check(MoVieS)
+    found_cameras.check(_camera_network)
+    whole = Clip.load(path, frames, cameras)
+    clip = fit_resolution(whole, resolution or found.config.image_size, found.config.patch_size)
+    window = Window.between(whole.views.size, whole.cameras, clip.cameras)
+    return Task(clip, window, (weights, camera_weights), (found, found_cameras), place, precision)
+
+
+def reconstructed(task: Task) -> tuple[Reconstruction, dict[str, dict]]:
+    """The reconstruction, its seconds complete, and both networks' weights described; the networks are gone."""
+    prediction, described, took = _estimate(task.found[1], task.clip, task.place, task.dtype, task.names[1])
+    started = time.perf_counter()
+    model = task.found[0].load(MoVieS, task.dtype).to(task.place)
+    described = {"movies": describe_weights(model, task.names[0]), "vggt": described}
+    took["load"] = round(took["load"] + time.perf_counter() - started, 3)
+    result = reconstruct(task.clip, model, lambda _: prediction, max(task.clip.views.size))
+    seconds = result.seconds | {"load": took["load"], "cameras": took["cameras"] + result.seconds["cameras"]}
+    return replace(result, seconds=seconds, window=task.window), described
 
 
 def _camera_network(config: ModelConfig) -> VGGT:

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from movies.cameras import Cameras
-from movies.geometry import pixel_grid, project, transform_points, unproject
+from movies.geometry import pixel_grid, project, transform_points
 from movies.rendering import render
 from movies.scene import Scene4D
 from movies.splats import DynamicSplats
 from movies.tracks import PointTracks, Queries
 
-HIDDEN_TOLERANCE = 0.05  # a point is hidden where the rendered surface is nearer by more than this share of its depth
+HIDDEN_TOLERANCE = 0.15  # a point is hidden where it lies deeper than the rendered surface by more than this share
 COVERED = 0.5  # the share of a pixel that must be covered for it to have a surface
 STILL = 0.005  # in scene sizes: what moves less is not moving, as for the network's own threshold
 SPREADS = 20.0  # robust standard deviations above the median motion: errors of motion have heavy tails
@@ -215,7 +215,8 @@ def _otsu(values: Tensor, bins: int = 256) -> Tensor:  # [N] >= 0 -> []
     below = counts.cumsum(dim=0) / counts.sum()
     mean = (counts * centers).cumsum(dim=0) / counts.sum()
     between = (mean[-1] * below - mean).square() / (below * (1 - below)).clamp(min=1e-9)
-    return centers[between.argmax()]
+    best = between >= between.max() * (1 - 1e-6)  # alike in all of a gap, whose middle is taken
+    return centers[best].mean()
 
 
 def cleaned_masks(masks: Tensor) -> Tensor:  # [V, H, W] bool

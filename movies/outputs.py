@@ -1,4 +1,4 @@
-"""The folder that `movies reconstruct` leaves: scene, cameras, videos, tracks and summary of a Reconstruction."""
+"""The folder that `movies reconstruct` leaves: scene, cameras, videos, tracks, masks and summary."""
 
 import hashlib
 import json
@@ -7,44 +7,63 @@ import platform
 import resource
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import movies
 from movies.camera_files import save_cameras
+from movies.cameras import Cameras
 from movies.clip_quality import geometry_warnings
 from movies.consistency import depth_agreement, parallax, reprojection
+from movies.drawing import draw_tracks
 from movies.files import replacing_folder
+from movies.geometry import transform_points
 from movies.metrics import psnr
-from movies.motion import grid_tracks, moving_masks, scene_flow
+from movies.motion import (
+    flow_to_next_view,
+    follow_splats,
+    motion_magnitude,
+    moving_masks,
+    observed,
+    rendered_depth,
+    scene_flow,
+)
 from movies.novel_views import VIEWING_SIZE, render_path
 from movies.reconstruct import Reconstruction
+from movies.scene import Scene4D
+from movies.tracks import PointTracks, Queries
 from movies.trajectories import camera_path
 from movies.video import contact_sheet, false_color, motion_picture, write_image, write_video
 
 NOVEL_FRAMES, NOVEL_FPS, CLIP_FPS = 48, 16.0, 6.0
+SCENE = "scene.safetensors"
 TRACKS_ACROSS = 28  # grid tracks along the longer side of a view
 
 
-def write_outputs(result: Reconstruction, folder: str | Path, weights: dict[str, dict] | None = None) -> dict:
+def write_outputs(
+    result: Reconstruction, folder: str | Path, weights: dict[str, dict] | None = None, arrays: bool = False
+) -> dict:
     """Write everything `movies reconstruct` leaves into `folder` and return the summary.
 
-    scene.safetensors cameras.json novel_view.mp4 input.mp4 depth.mp4 motion.mp4 tracks.npz summary.json overview.png.
-    The files are made beside the folder and moved there once all are done. `weights` describes the weights used
-    (see `describe_weights`).
+    scene.safetensors cameras.json novel_view.mp4 input.mp4 depth.mp4 motion.mp4 tracks.npz tracks.mp4 masks/
+    summary.json overview.png, and with `arrays` arrays.npz (docs/readouts.md). The files are made beside the folder and
+    moved there once all are done. `weights` describes the weights used (see `describe_weights`).
     """
     with replacing_folder(folder) as temporary:
-        return write_reconstruction(result, temporary, weights or {}, [])
+        return write_reconstruction(result, temporary, weights or {}, [], arrays)
 
 
-def write_reconstruction(result: Reconstruction, folder: Path, weights: dict[str, dict], warnings: list[str]) -> dict:
+def write_reconstruction(
+    result: Reconstruction, folder: Path, weights: dict[str, dict], warnings: list[str], arrays: bool = False
+) -> dict:
     scene, images, seconds = result.scene, result.clip.images, dict(result.seconds)
     size = result.clip.views.size
-    num_bytes = scene.save(folder / "scene.safetensors")
+    num_bytes = scene.save(folder / SCENE)
     save_cameras(scene.cameras, folder / "cameras.json", size)
 
     started = time.perf_counter()
@@ -69,32 +88,76 @@ def write_reconstruction(result: Reconstruction, folder: Path, weights: dict[str
     for name, key in names.items():
         write_video(folder / name, enlarged(pictures[key]), NOVEL_FPS if key == "novel views" else CLIP_FPS)
     write_image(folder / "overview.png", contact_sheet({k: enlarged(v, 224) for k, v in pictures.items()}))
-    stride = max(1, max(size) // TRACKS_ACROSS)
-    tracks = grid_tracks(result.splats, stride)
-    moved = replace(tracks, points=tracks.points.cpu()).placed(result.scale, result.transform)
-    moved.save(folder / "tracks.npz")
+    readouts = _write_readouts(result, on_device, folder)
+    if arrays:
+        write_arrays(result, on_device, path, moments, folder / "arrays.npz")
     seconds["write"] = round(time.perf_counter() - started, 3)
 
-    summary = _summary(result, num_bytes, psnr(again, images), seconds, weights, len(tracks.query_views))
+    summary = _summary(result, num_bytes, psnr(again, images), seconds, weights) | readouts
     summary |= _agreement(result, warnings) | {"peak_memory": peak_memory()}
     (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     return summary
 
 
-def _summary(
-    result: Reconstruction, num_bytes: int, quality: Tensor, seconds: dict[str, float], weights: dict, num_tracks: int
-) -> dict:
+def track(result: Reconstruction, scene: Scene4D, queries: Queries) -> PointTracks:
+    """Pixels of the input views followed as predicted, in the user's world; `scene` is the result's, on its device."""
+    device = result.splats.depth.device
+    queries = queries.to(device)
+    points, confidence = follow_splats(result.splats, queries)
+    points = transform_points(result.transform.to(device), points * result.scale)
+    return observed(scene, points, confidence, queries, result.clip.views.size)
+
+
+def _write_readouts(result: Reconstruction, scene: Scene4D, folder: Path) -> dict:
+    """tracks.npz, tracks.mp4 and masks/, and what the summary says of them."""
+    images, size = result.clip.images, result.clip.views.size
+    stride = max(1, max(size) // TRACKS_ACROSS)
+    tracks = track(result, scene, Queries.grid(*size, stride, torch.arange(len(images))))
+    tracks.save(folder / "tracks.npz", result.window)
+    write_video(folder / "tracks.mp4", draw_tracks(enlarged(images), _each_once(tracks, scene)), CLIP_FPS)
+    masks = moving_masks(result.splats)
+    for v, mask in enumerate(masks):
+        write_image(folder / "masks" / f"{v:04d}.png", mask.expand(3, *size))
+    return {"num_tracks": len(tracks.queries), "moving_share": round(float(masks.float().mean()), 4)}
+
+
+def _each_once(tracks: PointTracks, scene: Scene4D) -> PointTracks:
+    """Without the tracks of what was seen before the view that they start in: other tracks follow that already."""
+    earlier = tracks.times[:, None] < scene.view_times[tracks.queries.views]  # [T, P]
+    return tracks.select(~(earlier & tracks.visible).any(dim=0))
+
+
+def write_arrays(result: Reconstruction, scene: Scene4D, path: Cameras, moments: Tensor, file: Path) -> None:
+    """The read-outs of every pixel as .npz (docs/readouts.md), lengths in the user's unit."""
+    splats, size = result.splats, result.clip.views.size
+    turn = result.transform[:3, :3].to(splats.depth.device)
+    tensors = {
+        "depth": splats.depth[0] * result.scale,
+        "depth_confidence": splats.depth_confidence[0],
+        "rendered_depth": rendered_depth(scene, scene.cameras, scene.view_times, size),
+        "scene_flow": result.scale * scene_flow(splats)[:-1] @ turn.T,
+        "optical_flow": flow_to_next_view(splats),
+        "motion_magnitude": motion_magnitude(splats),
+        "moving": moving_masks(splats),
+        "novel_depth": rendered_depth(scene, path, moments, size),
+        "novel_c2w": path.c2w,
+        "novel_fxfycxcy": path.fxfycxcy,
+        "novel_times": moments,
+    }
+    np.savez_compressed(file, **{name: tensor.cpu().numpy() for name, tensor in tensors.items()})
+
+
+def _summary(result: Reconstruction, num_bytes: int, quality: Tensor, seconds: dict[str, float], weights: dict) -> dict:
     scene, (height, width) = result.scene, result.clip.views.size
     return {
         "clip": result.clip.name,
         "frames": len(result.clip.views),
         "height": height,
         "width": width,
+        "window": asdict(result.window),
         "num_static": len(scene.static),
         "num_moving": len(scene.moving),
         "num_times": len(scene.times),
-        "num_tracks": num_tracks,
-        "moving_share": round(float(moving_masks(result.splats).float().mean()), 4),
         "scene_bytes": num_bytes,
         "input_psnr": round(float(quality.mean()), 3),
         "input_psnr_per_view": [round(x, 3) for x in quality.tolist()],

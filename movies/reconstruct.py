@@ -15,6 +15,7 @@ from movies.model.vggt import VGGTPrediction
 from movies.network_world import fit_resolution, network_world
 from movies.scene import Scene4D
 from movies.splats import DynamicSplats
+from movies.tracks import Window
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 PHASES = ("cameras", "encode", "decode", "scene")
@@ -33,6 +34,7 @@ class Reconstruction:
     scale: float
     transform: Tensor  # [4, 4]
     camera_depth: Tensor  # [V, H, W] that the camera network sees, network's world; [0, 0, 0] without one
+    window: Window  # the part of the frames as they were given that the network saw
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -51,8 +53,9 @@ def reconstruct(
     """
     if not clip.has_cameras and vggt is None:
         raise InputError("the clip has no cameras: give a VGGT to estimate them, or cameras with the clip")
-    device = next(model.parameters()).device
-    clip = fit_resolution(clip, resolution or model.config.image_size, model.config.patch_size)
+    device, whole = next(model.parameters()).device, clip
+    clip = fit_resolution(whole, resolution or model.config.image_size, model.config.patch_size)
+    window = Window.between(whole.views.size, whole.cameras, clip.cameras)
     images, times = clip.context.images[None].to(device), clip.context.times[None].to(device)
     seconds: dict[str, float] = {}
     with _phases(seconds) as phase:
@@ -66,7 +69,7 @@ def reconstruct(
         phase("scene")
         scene = splats.to_scene().to("cpu").placed(world.scale, world.transform)
     seen = replace(clip, views=replace(clip.views, cameras=scene.cameras), has_cameras=True)
-    return Reconstruction(scene, splats, seen, world.scale, world.transform, world.depth, seconds)
+    return Reconstruction(scene, splats, seen, world.scale, world.transform, world.depth, window, seconds)
 
 
 def choose_dtype(name: str) -> torch.dtype:

@@ -44,8 +44,8 @@ CONFIG = ModelConfig(
     camera_num_heads=2,
 )
 FILES = [
-    "cameras.json", "depth.mp4", "input.mp4", "motion.mp4", "novel_view.mp4", "overview.png", "scene.safetensors",
-    "summary.json", "tracks.npz",
+    "cameras.json", "depth.mp4", "input.mp4", "masks", "motion.mp4", "novel_view.mp4", "overview.png",
+    "scene.safetensors", "summary.json", "tracks.mp4", "tracks.npz",
 ]  # fmt: skip
 
 
