@@ -12,6 +12,8 @@ from movies.camera_files import load_cameras
 from movies.cameras import Cameras
 from movies.errors import InputError
 from movies.files import replacing_file
+from movies.long_paths import STANDING, long_path
+from movies.long_scene import LongScene, load_scene
 from movies.metrics import psnr
 from movies.motion import rendered_depth, rendered_flow
 from movies.rendering import render
@@ -54,13 +56,17 @@ def render_video(
     time_map = time_map or ("play" if time is None else "freeze")
     time_path(time_map, 1, time)
     device = "cuda" if torch.cuda.is_available() and backend != "cpu" else "cpu"
-    scene = Scene4D.load(scene_path).to(device)
-    if cameras is None:
-        views = camera_path(path, scene, frames or NUM_FRAMES)
-    else:
+    scene, own = load_scene(scene_path).to(device), None
+    if cameras is not None:
         given = load_cameras(cameras).to(device)
         views = given if frames is None else interpolate(given, frames)
+    elif isinstance(scene, LongScene):
+        views, own = long_path(path, scene, frames or (NUM_FRAMES if path in STANDING else len(scene.cameras)), time)
+    else:
+        views = camera_path(path, scene, frames or NUM_FRAMES)
     moments, shape = time_path(time_map, len(views), time).to(device), scene_size(scene, size)
+    if own is not None and time_map != "freeze":  # a long scene's path has times of its own
+        moments = own[(moments * (len(own) - 1)).round().long()]
     pictures = render_path(scene, views, moments, shape, backend, background=behind.to(device))
     if clip is not None:
         pictures = _side_by_side(clip_at(clip, moments.cpu(), shape[0]), pictures)
@@ -129,7 +135,8 @@ def motion_pictures(scene: Scene4D, cameras: Cameras, times: Tensor, size: tuple
     step = span / max(len(scene.times) - 1, 1)
     for k in _steps(len(times), "motion"):
         sign = 1.0 if times[k] + 0.99 * step <= scene.times.max() else -1.0  # at the end, back and negated
-        flow = rendered_flow(scene, cameras[k], times[k], (times[k] + sign * step)[None], size)
+        part = scene.window(float(times[k])) if isinstance(scene, LongScene) else scene
+        flow = rendered_flow(part, cameras[k], times[k], (times[k] + sign * step)[None], size)
         flows.append(sign * flow.offsets[0].cpu())
     return motion_picture(torch.stack(flows))
 
