@@ -81,10 +81,14 @@ class LongScene:
         """The shot of the frame nearest in time."""
         return int(self.shots[(self.view_times - time).abs().argmin()])
 
+    def shown_most(self, time: float) -> int:
+        """The segment whose moving Gaussians count most at a time, the earlier of equals."""
+        weights = self.weights(time)
+        return max(weights, key=lambda k: weights[k][1])
+
     def window(self, time: float) -> Scene4D:
         """The segment shown most at a time as a scene of its own, with the static Gaussians of its neighbours."""
-        weights = self.weights(time)
-        middle = max(weights, key=lambda k: weights[k][1])
+        middle = self.shown_most(time)
         own, shot = self.segment(middle), self.segments[middle].shot
         near = [k for k in (middle - 1, middle + 1) if 0 <= k < len(self.segments) and self.segments[k].shot == shot]
         return replace(own, static=Gaussians.cat([own.static, *(self.segment(k).static for k in near)]))

@@ -1,6 +1,6 @@
 """Scenes as files that other programs open: `export(scene, format, path, times)`. The formats: docs/exports.md."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from movies.export.splat import write_splat
 from movies.export.spz import write_spz
 from movies.files import replacing_file
 from movies.gaussians import Gaussians
+from movies.long_scene import LongScene, load_scene
 from movies.scene import Scene4D, check_times
 
 
@@ -71,13 +72,43 @@ def export(scene: Scene4D, format: str, path: str | Path, times: Tensor) -> list
 
 
 def export_file(scene: str | Path, format: str, path: str | Path, times: str) -> list[Path]:
-    """`export` of a scene file, times as `choose_times` reads them. What is wrong is said before the scene is read."""
-    _exporter(format, Path(path))
-    loaded = Scene4D.load(scene)
-    return export(loaded, format, path, choose_times(loaded, times))
+    """`export` of a scene file, times as `choose_times` reads them. What is wrong is said before the scene is read.
+
+    Of a scene in segments, formats that hold all times in one file get one for each segment.
+    """
+    exporter, path = _exporter(format, Path(path)), Path(path)
+    loaded = load_scene(scene)
+    chosen = choose_times(loaded, times)
+    if isinstance(loaded, Scene4D):
+        return export(loaded, format, path, chosen)
+    check_times(chosen)
+    parts = list(_groups(loaded, chosen.sort().values, exporter.one_time))
+    places = [path] if len(parts) == 1 else [_numbered(path, exporter.suffix, k) for k in range(len(parts))]
+    for part, place in zip(parts, places, strict=True):
+        export(_part(loaded, part, exporter.one_time), format, place, part)
+    return places
 
 
-def choose_times(scene: Scene4D, text: str) -> Tensor:  # -> [K]
+def _groups(scene: LongScene, times: Tensor, one_time: bool) -> Iterator[Tensor]:  # [K] -> [k] each
+    """The times of each file."""
+    if one_time:
+        yield from times[:, None]
+        return
+    shown = torch.tensor([scene.shown_most(float(time)) for time in times])
+    for segment in shown.unique():
+        yield times[shown == segment]
+
+
+def _part(scene: LongScene, times: Tensor, one_time: bool) -> Scene4D:  # [k]
+    """What is to be seen of a long scene at the times of one file."""
+    middle = times[len(times) // 2]
+    window = scene.window(float(middle))
+    if not one_time:
+        return window
+    return replace(window, static=scene.at(middle), moving=Gaussians.empty(1), times=middle[None])
+
+
+def choose_times(scene: Scene4D | LongScene, text: str) -> Tensor:  # -> [K]
     """The times that `text` means: `all` stored ones, a count N (evenly from the first to the last stored time), or
     times from 0 to 1 with a decimal point, as 0.5 or 0.0,0.25. Raises InputError for anything else.
     """
