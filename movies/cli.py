@@ -10,12 +10,13 @@ from collections.abc import Callable
 
 import tyro
 
-from movies.commands import datasets, scenes, training, weights
+from movies.commands import datasets, scenes, tracking, training, weights
 
 COMMANDS: dict[str, Callable] = {
     "reconstruct": scenes.reconstruct,
     "render": scenes.render,
     "export": scenes.export,
+    "track": tracking.track,
     "train": training.train,
     "doctor": weights.doctor,
 }
@@ -30,7 +31,7 @@ GROUPS: dict[str, tuple[str, dict[str, Callable]]] = {
     ),
     "evaluate": (
         "Measure weights by a protocol.\n\nExample: movies evaluate synthetic --clips 2",
-        {"synthetic": training.evaluate_synthetic},
+        {"synthetic": training.evaluate_synthetic, "readouts": training.evaluate_readouts},
     ),
 }
 DESCRIPTION = (

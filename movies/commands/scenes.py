@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from movies.commands.arguments import Clip, File, Folder, OptionalFile, Scene, Weights
+from movies.errors import InputError
 
 
 def reconstruct(
@@ -22,14 +23,15 @@ def reconstruct(
     resolution: int | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     dtype: Literal["fp32", "bf16"] = "fp32",
+    arrays: bool = False,
 ) -> None:
-    """Make a 4D scene, novel views, depth, motion and tracks of a video.
+    """Make a 4D scene, novel views, depth, motion, tracks and masks of a video.
 
     Example: movies reconstruct clip.mp4 --out out/clip
 
     Args:
         clip: A video, a gif or a folder of images.
-        out: Folder for scene.safetensors, cameras.json, videos, tracks.npz, summary.json and overview.png.
+        out: Folder for scene.safetensors, cameras.json, videos, tracks.npz, masks, summary.json and overview.png.
         weights: MoVieS weights: tiny (bundled), a file, or a hub id.
         camera_weights: VGGT weights, which estimate the cameras (and the unit of given ones).
         cameras: transforms.json, COLMAP, TUM, MegaSaM or ViPE (docs/conventions.md); estimated if left out.
@@ -41,17 +43,20 @@ def reconstruct(
         resolution: Longer side that the network sees, a multiple of its patch (default: the weights' own).
         device: Where to compute.
         dtype: bf16 halves the memory of the weights, and is faster where the processor has it.
+        arrays: Keep depth, flow and motion of every pixel too, as arrays.npz (not with segments).
     """
     given = (clip, out, weights, camera_weights, cameras)
     if frames == "all" or frames > chunk or memory is not None:
         from movies.long_jobs import reconstruct_long_file
 
+        if arrays:
+            raise InputError(f"--arrays is for clips of one chunk: leave it out, or give --frames {chunk} at most")
         count, limits = None if frames == "all" else frames, (chunk, overlap, memory, loops)
         summary = reconstruct_long_file(*given, count, resolution, device, dtype, *limits, say=_say)
     else:
         from movies.jobs import reconstruct_file
 
-        summary = reconstruct_file(*given, frames, resolution, device, dtype)
+        summary = reconstruct_file(*given, frames, resolution, device, dtype, arrays)
     for warning in summary["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
     seconds = sum(summary["seconds"].values())
@@ -111,9 +116,7 @@ def render(
     """
     from movies.novel_views import render_video
 
-    render_video(
-        scene, out, path, cameras, time, frames, fps, size, backend, time_map, background, depth, motion, clip
-    )
+    render_video(scene, out, path, cameras, time, frames, fps, size, backend, time_map, background, depth, motion, clip)
     print(f"wrote {', '.join(place for place in (out, depth, motion) if place)}")
 
 

@@ -55,3 +55,18 @@ def evaluate_synthetic(
     from movies.evaluate.synthetic import evaluate
 
     print(evaluate(weights, camera_weights, clips, difficulty, out))
+
+
+def evaluate_readouts(weights: Weights = "tiny", clips: int = 16, difficulty: float = 0.0) -> None:
+    """Measure tracks, flow and masks on held-out synthetic clips, against standing still and the oracle.
+
+    Example: movies evaluate readouts --clips 2
+
+    Args:
+        weights: MoVieS weights: tiny (bundled), a file, or a hub id.
+        clips: How many dynamic clips.
+        difficulty: Of the worlds, 0 (easy) to 1 (wide).
+    """
+    from movies.evaluate.readouts import evaluate
+
+    print(evaluate(weights, clips, difficulty))

@@ -1,0 +1,49 @@
+"""Points followed through a clip or a scene."""
+
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from movies.commands.arguments import File, OptionalFile, Weights
+
+
+def track(
+    source: Positional[Annotated[str, arg(metavar="SCENE|CLIP")]],
+    out: File,
+    points: Annotated[tuple[str, ...], arg(metavar="X,Y,FRAME ...")] = (),
+    grid: int | None = None,
+    grid_frame: int = 0,
+    video: OptionalFile = None,
+    weights: Weights = "tiny",
+    camera_weights: Weights = "tiny",
+    cameras: OptionalFile = None,
+    frames: int = 13,
+    resolution: int | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+) -> None:
+    """Follow pixels to all times: 3D points, their pixels, whether they are seen.
+
+    Example: movies track clip.mp4 --points 120,64,0 300,80,6 --grid 16 --out tracks.npz --video tracks.mp4
+
+    Args:
+        source: A reconstructed scene (its folder or scene.safetensors), or a clip, which is reconstructed first.
+        out: The .npz to write (docs/readouts.md).
+        points: Pixels of the clip's own frames, x right and y down from the upper left corner, 0,0; the frame is
+            counted among those read, from 0, as input.mp4 shows them.
+        grid: So many points across the longer side of a frame, in rows and columns.
+        grid_frame: The frame of the grid.
+        video: A video of the frames with the tracks drawn on them.
+        weights: For a clip, as are all options below: MoVieS weights.
+        camera_weights: VGGT weights.
+        cameras: Cameras of the clip, as for `movies reconstruct`.
+        frames: How many frames are read, evenly over the clip.
+        resolution: Longer side that the network sees.
+        device: Where to compute.
+    """
+    from movies.tracking import track_file
+
+    clip = (weights, camera_weights, cameras, frames, resolution, device)
+    tracks = track_file(source, out, points, grid, grid_frame, video, *clip)
+    seen = float(tracks.visible.float().mean())
+    print(f"{len(tracks.queries)} points at {len(tracks.times)} times, visible {seen:.0%} of the time")
+    print(f"wrote {', '.join(str(place) for place in (out, video) if place)}")
