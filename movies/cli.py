@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import tyro
 
-from movies.commands import datasets, scenes, tracking, training, weights
+from movies.commands import datasets, editing, scenes, tracking, training, weights
 
 COMMANDS: dict[str, Callable] = {
     "reconstruct": scenes.reconstruct,
@@ -21,6 +21,10 @@ COMMANDS: dict[str, Callable] = {
     "doctor": weights.doctor,
 }
 GROUPS: dict[str, tuple[str, dict[str, Callable]]] = {
+    "scene": (
+        "Make scenes smaller.\n\nExample: movies scene simplify out/clip/scene.safetensors --out small.safetensors",
+        {"simplify": editing.scene_simplify, "crop": editing.scene_crop},
+    ),
     "data": (
         "Check, index or look at datasets.\n\nExample: movies data check data_manifests/synthetic_wide_56.toml",
         {"check": datasets.data_check, "index": datasets.data_index, "preview": datasets.data_preview},

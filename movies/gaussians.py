@@ -67,6 +67,11 @@ class Gaussians:
         return Gaussians(*(torch.cat([getattr(p, f.name) for p in parts], dim=dim) for f in fields(Gaussians)))
 
     @staticmethod
+    def stack(parts: list["Gaussians"]) -> "Gaussians":
+        """Join along a new first leading dim; all shapes must agree."""
+        return Gaussians(*(torch.stack([getattr(p, f.name) for p in parts]) for f in fields(Gaussians)))
+
+    @staticmethod
     def empty(*lead: int, device: torch.device | None = None) -> "Gaussians":
         """No Gaussians, under the leading dims `lead`."""
         sizes = {"means": (3,), "quats": (4,), "scales": (3,), "opacities": (), "colors": (3,)}

@@ -69,7 +69,7 @@ def render_video(
         moments = own[(moments * (len(own) - 1)).round().long()]
     pictures = render_path(scene, views, moments, shape, backend, background=behind.to(device))
     if clip is not None:
-        pictures = _side_by_side(clip_at(clip, moments.cpu(), shape[0]), pictures)
+        pictures = _side_by_side(clip_at(clip, moments.cpu(), shape), pictures)
     with ExitStack() as files:
         write_video(files.enter_context(replacing_file(out)), pictures, fps)
         if depth is not None:
@@ -147,19 +147,22 @@ def _steps(count: int, what: str) -> Iterator[int]:
     return iter(tqdm(range(count), desc=what, delay=2, disable=None, leave=False))
 
 
-def clip_at(path: str | Path, times: Tensor, height: int) -> Tensor:  # [K] -> [K, 3, height, W] uint8
-    """The frames of a clip nearest to these times, in any order, made as high as asked."""
+def clip_at(path: str | Path, times: Tensor, size: tuple[int, int]) -> Tensor:  # [K] -> [K, 3, H, W] uint8
+    """The frames of a clip nearest to these times, framed as a scene of it is: filling the size, cropped evenly."""
     clip = open_clip(path)
     wanted, places = (times * (clip.num_total - 1)).round().long().unique(return_inverse=True)
-    small = []
-    for frame in clip.stream(wanted):
-        size = (height, max(1, round(frame.shape[2] * height / frame.shape[1])))
-        image = F.interpolate(frame[None], size, mode="bilinear", antialias=True, align_corners=False)[0]
-        small.append((image.clamp(0, 1) * 255).round().byte())
-    return torch.stack(small)[places]
+    return torch.stack([_filling(frame, size) for frame in clip.stream(wanted)])[places]
 
 
-def _side_by_side(left: Tensor, right: Iterator[Tensor]) -> Iterator[Tensor]:  # [K, 3, H, W] uint8, [3, H, W'] each
+def _filling(frame: Tensor, size: tuple[int, int]) -> Tensor:  # [3, H, W] -> uint8 [3, *size]
+    grow = max(new / old for new, old in zip(size, frame.shape[1:], strict=True))
+    whole = [max(new, round(old * grow)) for new, old in zip(size, frame.shape[1:], strict=True)]
+    image = F.interpolate(frame[None], whole, mode="bilinear", antialias=True, align_corners=False)[0]
+    top, left = ((a - b) // 2 for a, b in zip(whole, size, strict=True))
+    return (image[:, top : top + size[0], left : left + size[1]].clamp(0, 1) * 255).round().byte()
+
+
+def _side_by_side(left: Tensor, right: Iterator[Tensor]) -> Iterator[Tensor]:  # [K, 3, H, W] uint8, [3, H, W] each
     for a, b in zip(left, right, strict=True):
         yield torch.cat([a / 255, b], dim=-1)
 

@@ -59,6 +59,12 @@ class Scene4D:
         static = self.static.map(lambda x: x.expand(len(times), *x.shape))
         return Gaussians.cat([static, self._moving_at(times)])
 
+    def select(self, kept: Tensor) -> "Scene4D":  # [S + M] bool
+        """The Gaussians that a mask keeps, at all times."""
+        check_shape("kept", kept, (len(self),))
+        still, moving = kept.split([len(self.static), len(self.moving)])
+        return replace(self, static=self.static.select(still), moving=self.moving.select(moving))
+
     def _moving_at(self, times: Tensor) -> Gaussians:  # [K] -> Gaussians [K, M]
         known, order = self.times.sort()
         times = times.clamp(known[0], known[-1])
@@ -101,16 +107,7 @@ class Scene4D:
         from safetensors import SafetensorError
         from safetensors.torch import save_file
 
-        largest = max((float(g.scales.max()) for g in (self.static, self.moving) if g.scales.numel()), default=1.0)
-        unit = 2.0 ** math.floor(math.log2(largest)) if largest > 0 else 1.0
-        tensors = {
-            "times": self.times,
-            "view_times": self.view_times,
-            "cameras.c2w": self.cameras.c2w,
-            "cameras.fxfycxcy": self.cameras.fxfycxcy,
-            **_packed("static", self.static, unit),
-            **_packed("moving", _constant_once(self.moving), unit),
-        }
+        tensors, unit = self._stored()
         # A copy each: safetensors refuses tensors that share memory, as times and view_times may.
         tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
         metadata = {
@@ -122,9 +119,29 @@ class Scene4D:
         with replacing_file(path) as temporary:
             try:
                 save_file(tensors, temporary, metadata)
+                _order_header(temporary)
             except SafetensorError as error:  # how it reports a full disk
                 raise OSError(f"{path}: the scene cannot be written ({error})") from error
         return Path(path).stat().st_size
+
+    @property
+    def num_bytes(self) -> int:
+        """The bytes of the tensors that `save` writes; the file has a header of a kilobyte or two besides."""
+        return sum(tensor.nbytes for tensor in self._stored()[0].values())
+
+    def _stored(self) -> tuple[dict[str, Tensor], float]:
+        """The tensors of a file, and the unit of its scales."""
+        largest = max((float(g.scales.max()) for g in (self.static, self.moving) if g.scales.numel()), default=1.0)
+        unit = 2.0 ** math.floor(math.log2(largest)) if largest > 0 else 1.0
+        tensors = {
+            "times": self.times,
+            "view_times": self.view_times,
+            "cameras.c2w": self.cameras.c2w,
+            "cameras.fxfycxcy": self.cameras.fxfycxcy,
+            **_packed("static", self.static, unit),
+            **_packed("moving", _constant_once(self.moving), unit),
+        }
+        return tensors, unit
 
     @staticmethod
     def load(path: str | Path) -> "Scene4D":
@@ -156,6 +173,17 @@ def check_times(times: Tensor) -> None:  # [K]
 
 
 _ATTRIBUTES = tuple(field.name for field in fields(Gaussians))
+
+
+def _order_header(path: Path) -> None:
+    """Metadata in alphabetical order: safetensors writes them in any, and equal scenes should be equal files."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header = {"__metadata__": dict(sorted(header.pop("__metadata__").items())), **header}
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        file.seek(8)
+        file.write(text.ljust(size))
 
 
 def _names() -> list[str]:

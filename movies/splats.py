@@ -1,6 +1,6 @@
 """DynamicSplats: what MoVieS predicts, a Gaussian for every pixel of every context view at every target time."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -98,4 +98,4 @@ class DynamicSplats:
         for t in range(self.times.shape[1]):
             means = points[chosen] + self.motion[index, t].flatten(0, 2)[chosen]
             at_times.append(Gaussians(means, *activate(self._raw_at(index, t)[chosen])))
-        return Gaussians(*(torch.stack([getattr(g, f.name) for g in at_times]) for f in fields(Gaussians)))
+        return Gaussians.stack(at_times)

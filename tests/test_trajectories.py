@@ -8,7 +8,18 @@ from movies.errors import InputError
 from movies.gaussians import Gaussians
 from movies.geometry import project, rigid
 from movies.scene import Scene4D
-from movies.trajectories import PATHS, camera_path, dolly, focus_depth, follow, hold, interpolate, orbit, spiral
+from movies.trajectories import (
+    PATHS,
+    camera_path,
+    dolly,
+    focus_depth,
+    follow,
+    hold,
+    interpolate,
+    orbit,
+    spiral,
+    time_path,
+)
 
 FOCUS = 2.0
 
@@ -86,3 +97,53 @@ def test_unknown_path_and_no_frames(cameras):
         camera_path("loop", wall(cameras), 5)
     with pytest.raises(InputError, match="at least 1, got 0"):
         camera_path("orbit", wall(cameras), 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "moment", "wanted"),
+    [
+        ("play", None, [0, 0.25, 0.5, 0.75, 1]),
+        ("freeze", None, [0.5] * 5),
+        ("freeze", 0.2, [0.2] * 5),
+        ("boomerang", None, [0, 0.5, 1, 0.5, 0]),
+        ("bullet", 0.0, [0, 0, 0.1 / 0.6, 0.35 / 0.6, 1]),
+        ("0:0,0.5:0.5,1:1", None, [0, 0.25, 0.5, 0.75, 1]),
+        ("0:1,0.5:0,1:0", None, [1, 0.5, 0, 0, 0]),
+        ("0.25:0.4", None, [0.4] * 5),
+    ],
+)
+def test_time_maps(name, moment, wanted):
+    assert time_path(name, 5, moment).tolist() == pytest.approx(wanted, abs=1e-6)
+
+
+def test_slow_motion_is_half_as_fast_about_its_moment():
+    for moment, low in ((0.5, 0.35), (0.0, 0.0), (1.0, 0.7)):
+        times = time_path("slow", 201, moment)
+        steps = times.diff()
+        inside = (times[1:] > low + 0.01) & (times[:-1] < low + 0.29)
+        assert torch.allclose(steps[inside], torch.tensor(0.5 / 200), atol=1e-5)
+        assert times[0] == 0 and times[-1] == 1 and (steps > 0).all()
+
+
+def test_bullet_time_stands_still_at_its_moment():
+    times = time_path("bullet", 101, 0.3)
+    assert int((times == 0.3).sum()) in (40, 41) and times[0] == 0 and times[-1] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "moment", "message"),
+    [
+        ("rewind", None, "unknown time map 'rewind': choose one of play, freeze"),
+        ("0:0:0", None, "unknown time map '0:0:0'"),
+        ("0:0,x:1", None, "unknown time map"),
+        ("0.5:0,0.2:1", None, "positions along the path must rise from 0 to 1"),
+        ("nan:0.5", None, "positions along the path must rise"),
+        ("0:0,2:1", None, "positions along the path must rise"),
+        ("0:0,1:nan", None, "times run from 0 to 1 over the clip, got nan"),
+        ("freeze", -0.1, "times run from 0 to 1 over the clip, got -0.1"),
+        ("boomerang", 0.5, "a time belongs to the time maps freeze, slow, bullet, not to 'boomerang'"),
+    ],
+)
+def test_time_maps_that_cannot_be(name, moment, message):
+    with pytest.raises(InputError, match=message):
+        time_path(name, 5, moment)

@@ -11,6 +11,7 @@ from worlds import build_scene
 
 from movies import cli
 from movies.cameras import Cameras
+from movies.commands import scenes
 from movies.errors import InputError
 from movies.export import EXPORTERS, choose_times, export
 from movies.gaussians import Gaussians
@@ -43,7 +44,7 @@ def test_the_command_writes_what_it_says(saved, tmp_path, capsys):
 
 
 def test_the_command_knows_every_format():
-    assert typing.get_args(typing.get_type_hints(cli.export)["format"]) == tuple(EXPORTERS)
+    assert typing.get_args(typing.get_type_hints(scenes.export)["format"]) == tuple(EXPORTERS)
 
 
 def test_unknown_format(scene, saved, tmp_path, capsys):
