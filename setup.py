@@ -46,7 +46,9 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["movies", "movies.*"]),
-    package_data={"movies": ["assets/*.safetensors", "export/viewer.*"]},
+    package_data={
+        "movies": ["assets/*.safetensors", "export/viewer.*", "evaluate/*.toml", "evaluate/protocols/*.toml"],
+    },
     install_requires=CORE,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["movies = movies.cli:main"]},

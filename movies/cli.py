@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import tyro
 
-from movies.commands import datasets, editing, scenes, tracking, training, weights
+from movies.commands import datasets, editing, evaluation, scenes, tracking, training, weights
 
 COMMANDS: dict[str, Callable] = {
     "reconstruct": scenes.reconstruct,
@@ -35,7 +35,7 @@ GROUPS: dict[str, tuple[str, dict[str, Callable]]] = {
     ),
     "evaluate": (
         "Measure weights by a protocol.\n\nExample: movies evaluate synthetic --clips 2",
-        {"synthetic": training.evaluate_synthetic, "readouts": training.evaluate_readouts},
+        evaluation.COMMANDS | {"readouts": training.evaluate_readouts},
     ),
 }
 DESCRIPTION = (

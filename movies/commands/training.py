@@ -34,29 +34,6 @@ def train(
     print(train(stage, out, resume, max_steps, max_minutes, checkpoint_every, dry_run))
 
 
-def evaluate_synthetic(
-    weights: Weights = "tiny",
-    camera_weights: Weights = "tiny",
-    clips: int = 32,
-    difficulty: float = 0.0,
-    out: Annotated[str | None, arg(metavar="DIR")] = None,
-) -> None:
-    """Measure weights on held-out synthetic clips, against baselines and the oracle.
-
-    Example: movies evaluate synthetic --clips 2
-
-    Args:
-        weights: MoVieS weights: tiny (bundled), a file, or a hub id.
-        camera_weights: VGGT weights.
-        clips: How many dynamic clips, and as many static ones.
-        difficulty: Of the worlds, 0 (easy) to 1 (wide).
-        out: Folder for report.json and pictures (default: the table only).
-    """
-    from movies.evaluate.synthetic import evaluate
-
-    print(evaluate(weights, camera_weights, clips, difficulty, out))
-
-
 def evaluate_readouts(weights: Weights = "tiny", clips: int = 16, difficulty: float = 0.0) -> None:
     """Measure tracks, flow and masks on held-out synthetic clips, against standing still and the oracle.
 

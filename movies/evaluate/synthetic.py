@@ -73,6 +73,8 @@ class HeldOutClip:
     target: Rendered  # [T]
     motion: Tensor  # [T, V, H, W, 3] true offsets of context pixels, 0 in the sky
     moving: Tensor  # [T, V, H, W] bool: true motion of at least MOVING
+    scale: Tensor  # [] of the clip over the sequence's world
+    first: Cameras  # [] the first camera in the sequence's world
 
 
 def held_out_clip(sequence: SyntheticSequence, size: int) -> HeldOutClip:
@@ -87,7 +89,8 @@ def held_out_clip(sequence: SyntheticSequence, size: int) -> HeldOutClip:
     context = normalized(clip).views
     positions = true_positions(sequence, times, views.cameras[0], scale)
     motion = torch.where(context.depth_mask[..., None], positions - context.points(), torch.zeros(()))
-    return HeldOutClip(context, cameras, times, target, motion, motion.norm(dim=-1) >= MOVING)
+    moving = motion.norm(dim=-1) >= MOVING
+    return HeldOutClip(context, cameras, times, target, motion, moving, scale, views.cameras[0])
 
 
 def true_positions(sequence: SyntheticSequence, times: Tensor, first: Cameras, scale: Tensor) -> Tensor:  # [T]
@@ -187,6 +190,15 @@ class Report:
     dynamic: list[ClipScores]
     static: list[ClipScores]
 
+    @staticmethod
+    def of(scenes: dict[str, dict[str, float | None]], difficulty: float, size: int) -> "Report":
+        """From a run's scenes `dynamic/...` and `static/...`, None for what does not apply."""
+        rows: dict[str, list[ClipScores]] = {"dynamic": [], "static": []}
+        for name, figures in sorted(scenes.items()):
+            scores = {key: float("nan") if value is None else value for key, value in figures.items()}
+            rows[name.split("/")[0]].append(ClipScores(**scores))
+        return Report(difficulty, size, rows["dynamic"], rows["static"])
+
     def mean(self, kind: str) -> dict[str, float]:
         """Mean of every figure over the clips of a kind, NaN left out."""
         rows = getattr(self, kind)
@@ -254,21 +266,19 @@ def _scores(model: MoVieS, vggt: VGGT, sequences: list, kind: str, folder: Path 
     from tqdm import tqdm
 
     for sequence in tqdm(sequences, desc=f"{kind} clips", delay=2, disable=None, leave=False):
-        clip = held_out_clip(sequence, model.config.image_size)
-        splats = predict(model, clip)
-        contenders = pictures(clip, splats)
-        yield score(clip, splats, contenders, vggt)
-        if folder:
-            rows = {"context": clip.context.images, "target": clip.target.images}
-            rows |= {f"rendered{name}": images for name, images in contenders.items()}
-            write_image(folder / f"{sequence.name}.png", contact_sheet(rows))
+        picture = folder / f"{sequence.name}.png" if folder else None
+        yield score_sequence(model, vggt, sequence, model.config.image_size, picture)
 
 
-def evaluate(weights: str, camera_weights: str, clips: int, difficulty: float = 0.0, out: str | None = None) -> str:
-    """Evaluate weights by name or file; returns the table. With `out`, a folder for report.json and pictures."""
-    folder = Path(out) if out else None
-    models = MoVieS.from_pretrained(weights), VGGT.from_pretrained(camera_weights)
-    report = evaluate_models(*models, clips, difficulty, folder)
-    if folder:
-        report.save(folder)
-    return report.markdown()
+def score_sequence(
+    model: MoVieS, vggt: VGGT, sequence: SyntheticSequence, size: int, picture: Path | None
+) -> ClipScores:
+    """All figures of one clip, and its contenders side by side in a picture file."""
+    clip = held_out_clip(sequence, size)
+    splats = predict(model, clip)
+    contenders = pictures(clip, splats)
+    if picture:
+        rows = {"context": clip.context.images, "target": clip.target.images}
+        rows |= {f"rendered{name}": images for name, images in contenders.items()}
+        write_image(picture, contact_sheet(rows))
+    return score(clip, splats, contenders, vggt)

@@ -1,0 +1,42 @@
+"""3D tracks of the queried points, in both families: TAPVid-3D's AJ, APD, OA, and distances in median units."""
+
+from torch import Tensor
+
+from movies import metrics
+from movies.evaluate.cases import Case
+from movies.evaluate.predictions import Prediction
+from movies.evaluate.protocol import Protocol
+from movies.geometry import rigid_inverse, transform_points
+
+
+def score(case: Case, prediction: Prediction, protocol: Protocol) -> dict[str, Tensor]:  # [1] each
+    """For each frame of reference: aj, apd; epe and delta_* after both sides are divided by their median distance. oa.
+
+    In the camera frame every point is told where the camera of its time sees it; in the world frame where the first
+    camera would: there errors of predicted cameras show.
+    """
+    true_c2w = case.context.cameras.c2w
+    said_c2w = prediction.c2w if prediction.has("c2w") and not case.inputs.has_cameras else true_c2w
+    seen, said = case.tracks.visible, prediction.visible
+    truth = transform_points(rigid_inverse(true_c2w), case.tracks.points.nan_to_num())  # [V, P, 3] camera frames
+    unit = metrics.pixel_distance(truth[..., 2], case.context.cameras.fxfycxcy, case.context.size)
+    scores = {"oa": (said == seen).float().mean()}
+    for frame in protocol.tracks.frames:
+        tracks, target = prediction.tracks, truth
+        if frame == "world":
+            tracks, target = transform_points(said_c2w, tracks), transform_points(true_c2w, target)
+        found = metrics.track_scores(
+            tracks * metrics.median_scale(tracks, target, seen & said).nan_to_num(1.0), said, target, seen, unit
+        )
+        scores |= {f"aj_{frame}": found.average_jaccard, f"apd_{frame}": found.points_within}
+        scores |= {f"{k}_{frame}": v for k, v in _distances(tracks, target, seen, protocol.tracks.radii).items()}
+    return {name: value.reshape(1) for name, value in scores.items()}
+
+
+def _distances(tracks: Tensor, target: Tensor, seen: Tensor, radii: tuple[float, ...]) -> dict[str, Tensor]:
+    """Of tracks [V, P, 3], both sides divided by the median distance of their visible points from the origin."""
+    tracks = tracks * metrics.median_scale(tracks, target, seen)
+    unit = target[seen].norm(dim=-1).median() if seen.any() else target.new_ones(())
+    flat = [(x / unit).flatten(0, 1)[None] for x in (tracks, target)] + [seen.flatten()[None]]
+    scores = {"epe": metrics.endpoint_error(*flat)}
+    return scores | {f"delta_{radius:.2f}": metrics.within(*flat, radius) for radius in radii}
