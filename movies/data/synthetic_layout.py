@@ -65,6 +65,25 @@ def draw_world(seed: int, difficulty: float, static: bool) -> tuple[World, Camer
     return _assemble(solids, faces, scene, is_open, static), path
 
 
+def draw_walk(seed: int, room: Vector, places: list[Vector], cycles: float) -> World:
+    """A world to walk through: a solid at each of the places (x, z), every third swaying so often over the clip.
+
+    `room` (half sizes) and the places are in world units.
+    """
+    rng, room = Random(seed), [size / _UNIT for size in room]
+    solids = []
+    for number, (x, z) in enumerate(places):
+        solid = _draw_solid(rng, 0.5, room, moves=False)
+        solid["anchor"] = [x / _UNIT, solid["anchor"][1], z / _UNIT]
+        if number % 3 == 0:
+            solid |= {"alive": 1.0, "sway": [0.25, 0.0, 0.15], "wave": [cycles, rng.uniform(0, 2 * math.pi)]}
+        solids.append(solid)
+    solids.sort(key=lambda solid: solid["box"])
+    scene = {"room": [_UNIT * size for size in room], "haze": [0.0] * 4, **lights(rng, 0.3, room)}
+    scene["bulb"] = [_UNIT * x for x in scene["bulb"]]
+    return _assemble(solids, room_materials(rng, 0.3, room), scene, is_open=False, static=False)
+
+
 def _draw_room(rng: Random, is_open: bool) -> Vector:
     side = (2.5, 4.5) if is_open else (0.85, 1.2)
     return [rng.uniform(*side), rng.uniform(0.45, 0.75), rng.uniform(*side)]

@@ -1,6 +1,6 @@
 """Frames of a long clip, read lazily: chunk after chunk, each frame decoded once."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -72,19 +72,22 @@ def open_frames(path: str | Path, num_frames: int | None, cameras: str | Path | 
     return FileFrames(Path(path).stem, given, file, indices)
 
 
-def chunk_clips(frames: Frames, chunks: Iterable[Chunk]) -> Iterator[Clip]:
-    """The chunks' clips in order. Only one chunk's frames are held; a frame that two share is decoded once."""
+def chunk_clips(frames: Frames, chunks: list[Chunk]) -> Iterator[Clip]:
+    """The chunks' clips in order. Only one chunk's frames are held; a frame that neighbours share is decoded once."""
     held: dict[int, Tensor] = {}
     stream: Iterator[Tensor] = iter(())
-    ahead = -1  # the last position that the stream has given
-    for chunk in chunks:
+    ahead: list[int] = []  # what the stream is still to give, last first
+    for number, chunk in enumerate(chunks):
         held = {i: image for i, image in held.items() if i in chunk.frames}
         missing = [i for i in chunk.frames if i not in held]
-        if missing and (ahead < 0 or missing[0] <= ahead):
-            stream, ahead = frames.stream(list(range(missing[0], len(frames)))), missing[0] - 1
+        if not set(missing) <= set(ahead):
+            later = {i for after in chunks[number + 1 :] for i in after.frames if i > missing[-1]}
+            ahead = sorted({*missing, *later}, reverse=True)
+            stream = frames.stream(ahead[::-1])
         for i in missing:
-            while ahead < i:
-                image, ahead = next(stream), ahead + 1
-            held[i] = image
+            while ahead[-1] < i:
+                ahead.pop()
+                next(stream)
+            held[ahead.pop()] = next(stream)
         cameras = frames.cameras[torch.tensor(chunk.frames)] if len(frames.cameras) else None
         yield Clip.of_frames(torch.stack([held[i] for i in chunk.frames]), cameras, frames.name)

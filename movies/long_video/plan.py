@@ -13,7 +13,7 @@ from movies.errors import InputError
 
 CHUNK, OVERLAP = 13, 3  # frames that MoVieS was trained with at most; frames that neighbouring chunks share
 BLANK = 0.01  # standard deviation of a grey picture that shows nothing
-LOOP_ALIKE, LOOP_GAP = 0.9, 3  # correlation of frames that may show one place; chunks between that make it a return
+LOOP_ALIKE, LOOP_GAP = 0.8, 3  # correlation of frames that may show one place; chunks between that make it a return
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 # Bytes held at the peak, measured (docs/long_video.md): by the program itself, by a pixel of a view at each time
 # (predictions, and the scene made of them), and by a pixel of a view (levels of tokens, the decoders' pictures).
@@ -94,23 +94,32 @@ def _starts(num_frames: int, length: int, overlap: int) -> list[int]:
 
 
 def _loops(thumbnails: Tensor, chunks: list[Chunk], length: int) -> tuple[Chunk, ...]:
-    """Pairs of chunks of one shot whose middle frames look alike, the best of each neighbourhood first."""
-    middles = torch.stack([thumbnails[c.frames[len(c.frames) // 2]] for c in chunks])  # [C, h, w]
-    coarse = F.adaptive_avg_pool2d(middles[:, None], COARSE).flatten(1)
+    """Chunks made of two places of a shot that look alike, the best of each neighbourhood first.
+
+    The middle frame of each chunk is compared with all frames of much later ones.
+    """
+    coarse = F.adaptive_avg_pool2d(thumbnails[:, None], COARSE).flatten(1)  # [N, 144]
     coarse = F.normalize(coarse - coarse.mean(dim=1, keepdim=True), dim=1, eps=1e-3)
-    alike = (coarse @ coarse.T).tolist()
-    pairs = [(alike[i][j], i, j) for j in range(len(chunks)) for i in range(j - LOOP_GAP)]
+    pairs = []
+    for j, later in enumerate(chunks):
+        for i, earlier in enumerate(chunks[: max(j - LOOP_GAP, 0)]):
+            if earlier.shot == later.shot:
+                value, k = (coarse[list(later.frames)] @ coarse[earlier.frames[len(earlier.frames) // 2]]).max(dim=0)
+                pairs.append((float(value), i, j, int(k)))
     found: list[tuple[int, int]] = []
-    for value, i, j in sorted(pairs, reverse=True):
+    loops = []
+    for value, i, j, k in sorted(pairs, reverse=True):
         near = any(abs(i - a) <= LOOP_GAP and abs(j - b) <= LOOP_GAP for a, b in found)
-        if value > LOOP_ALIKE and chunks[i].shot == chunks[j].shot and not near:
+        if value > LOOP_ALIKE and not near:
             found.append((i, j))
-    half = length // 2
-    return tuple(Chunk(chunks[i].shot, _middle(chunks[i], half) + _middle(chunks[j], half)) for i, j in found)
+            middle = len(chunks[i].frames) // 2
+            frames = _around(chunks[i], middle, length // 2) + _around(chunks[j], k, length // 2)
+            loops.append(Chunk(chunks[i].shot, frames))
+    return tuple(loops)
 
 
-def _middle(chunk: Chunk, count: int) -> tuple[int, ...]:
-    first = (len(chunk.frames) - count) // 2
+def _around(chunk: Chunk, position: int, count: int) -> tuple[int, ...]:
+    first = min(max(position - count // 2, 0), max(len(chunk.frames) - count, 0))
     return chunk.frames[first : first + count]
 
 
