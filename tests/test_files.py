@@ -35,6 +35,15 @@ def test_a_folder_appears_whole_and_keeps_its_other_files(tmp_path):
     assert [p.name for p in out.parent.iterdir()] == ["out"]
 
 
+def test_a_folder_within_is_replaced_whole(tmp_path):
+    for names in (("a", "b"), ("c",)):
+        with replacing_folder(tmp_path / "out") as folder:
+            (folder / "masks").mkdir()
+            for name in names:
+                (folder / "masks" / name).touch()
+    assert [p.name for p in (tmp_path / "out" / "masks").iterdir()] == ["c"]
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_an_error_leaves_no_folder(tmp_path, error):
     with pytest.raises(error), replacing_folder(tmp_path / "deep" / "out") as folder:

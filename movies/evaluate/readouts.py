@@ -2,7 +2,8 @@
 
 Every pixel of 5 context views is followed to the times of the others, with the true cameras. Contenders: the splats as
 predicted, the scene that is stored of them, the same splats standing still, and an oracle that knows depth and motion,
-which shows what the reading itself costs. Clips and units are those of movies/evaluate/synthetic.py.
+which with its stored scene shows what the reading itself costs. Clips and units are those of
+movies/evaluate/synthetic.py.
 """
 
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ NAMES = {
     "scene": "the stored scene",
     "still": "its motion set to zero",
     "oracle": "oracle: true depth and motion",
+    "stored": "the oracle's stored scene",
 }
 
 
@@ -94,14 +96,17 @@ class ReadoutScores:
     mask_iou: float
 
 
-def contenders(model: MoVieS, clip: TrueClip) -> Iterator[tuple[str, DynamicSplats]]:
+def contenders(model: MoVieS, clip: TrueClip) -> Iterator[tuple[str, DynamicSplats, bool]]:
+    """Names, splats, and whether the scene stored of them is read instead."""
     context = clip.context
     batched = (context.images[None], context.cameras[None], context.times[None])
     splats = model(*batched, context.times[None])
-    yield "splats", splats
-    yield "scene", splats
-    yield "still", standing_still(splats)
-    yield "oracle", oracle_splats(clip, splats)
+    yield "splats", splats, False
+    yield "scene", splats, True
+    yield "still", standing_still(splats), False
+    oracle = oracle_splats(clip, splats)
+    yield "oracle", oracle, False
+    yield "stored", oracle, True
 
 
 def oracle_splats(clip: TrueClip, like: DynamicSplats) -> DynamicSplats:
@@ -206,8 +211,8 @@ def evaluate_readouts(model: MoVieS, num_clips: int = 16, difficulty: float = 0.
     scores, always = {name: [] for name in NAMES}, []
     for sequence in tqdm(sequences, desc="dynamic clips", delay=2, disable=None, leave=False):
         clip = true_clip(sequence)
-        for name, splats in contenders(model.eval(), clip):
-            scores[name].append(score(clip, splats, stored=name == "scene"))
+        for name, splats, stored in contenders(model.eval(), clip):
+            scores[name].append(score(clip, splats, stored))
         always.append(float(clip.visible[clip.others].float().mean()))
     return ReadoutReport(size, scores, always)
 
