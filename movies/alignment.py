@@ -56,8 +56,7 @@ def umeyama(source: Tensor, target: Tensor, weights: Tensor | None = None, with_
     check_shape("target", target, tuple(source.shape))
     weights = torch.ones_like(source[..., 0]) if weights is None else weights
     check_shape("weights", weights, tuple(source.shape[:-1]))
-    if source.shape[-2] < 3:
-        raise InputError(f"alignment needs at least 3 points, got {source.shape[-2]}")
+    _check_count(source)
     if not (source.isfinite().all() and target.isfinite().all() and weights.isfinite().all()):
         raise InputError("alignment needs finite points and weights; mask the others out first")
     x, y, w = source.double(), target.double(), weights.double()
@@ -76,6 +75,11 @@ def umeyama(source: Tensor, target: Tensor, weights: Tensor | None = None, with_
     scale = (singular * signs).sum(dim=-1) / variance if with_scale else torch.ones_like(variance)
     translation = mean_y - scale[..., None] * (rotation @ mean_x[..., None])[..., 0]
     return Similarity(*(value.to(source.dtype) for value in (scale, rotation, translation)))
+
+
+def _check_count(points: Tensor) -> None:
+    if points.shape[-2] < 3:
+        raise InputError(f"alignment needs at least 3 points, got {points.shape[-2]}")
 
 
 @torch.no_grad()
@@ -110,6 +114,7 @@ def robust_umeyama(
     if not 0 < share <= 1:
         raise InputError(f"the share of points kept must be in (0, 1], got {share:g}")
     check_shape("confidence", confidence, tuple(source.shape[:-1]))
+    _check_count(source)
     weights = torch.ones_like(source[..., 0]) if weights is None else weights
     confident = confidence >= -_quantile(-confidence, torch.ones_like(confidence, dtype=torch.bool), share)
     chosen = confident

@@ -124,6 +124,8 @@ def test_robust_fit_of_exact_points_keeps_the_confident_share(generator):
     assert fit.residuals.max() < 1e-4
 
 
-def test_a_share_outside_its_range_is_refused():
+def test_a_robust_fit_of_too_few_or_a_share_outside_its_range_is_refused():
+    with pytest.raises(InputError, match="at least 3 points"):
+        robust_umeyama(torch.rand(0, 3), torch.rand(0, 3), torch.ones(0))
     with pytest.raises(InputError, match="share"):
         robust_umeyama(torch.rand(5, 3), torch.rand(5, 3), torch.ones(5), share=0.0)
