@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import av
@@ -118,24 +119,26 @@ def plain_loop(files: list[Path]) -> list[torch.Tensor]:
     ]
 
 
-def seconds(function: Callable[[], object], rounds: int) -> float:
-    """CPU time of the fastest of `rounds` calls: other work on the machine does not count."""
+def fastest(functions: list[Callable[[], object]], rounds: int) -> list[float]:
+    """CPU time of the fastest of `rounds` calls of each, taken in turn: other work on the machine counts for none."""
     times = []
     for _ in range(rounds):
-        started = time.process_time()
-        function()
-        times.append(time.process_time() - started)
-    return min(times)
+        row = []
+        for function in functions:
+            started = time.process_time()
+            function()
+            row.append(time.process_time() - started)
+        times.append(row)
+    return [min(column) for column in zip(*times, strict=True)]
 
 
 def measure(reader: str, root: Path, rounds: int) -> Speed:
     sequence = READERS[reader](root)[0]
     indices = list(range(sequence.num_frames))
     files = opened_files(sequence, indices)
-    ours = seconds(lambda: sequence.read(indices), rounds)
-    bare = seconds(lambda: [BARE[file.suffix](file) for file in files], rounds)
-    loop = seconds(lambda: plain_loop(files), rounds)
-    return Speed(reader, *(len(indices) / time for time in (ours, bare, loop)))
+    read = partial(sequence.read, indices)
+    times = fastest([read, lambda: [BARE[file.suffix](file) for file in files], partial(plain_loop, files)], rounds)
+    return Speed(reader, *(len(indices) / time for time in times))
 
 
 def main() -> None:

@@ -122,6 +122,17 @@ def test_clips_have_the_shape_of_their_plan(plane):
     assert torch.allclose(batch.context.cameras.fxfycxcy[..., :2], torch.tensor([1.0, 2.0]))
 
 
+@pytest.mark.parametrize("num_context", [2, 3, 4])
+def test_the_scale_is_of_the_context_views_drawn_however_many(plane, num_context):
+    """Targets turn away from the plane and see it far off: they must not count."""
+    batch = ClipDataset([([plane("a", turn=5.0, is_static=False)], 1)], config())[plan(0, num_context=num_context)].batch
+    context, views = batch.context, batch.views
+    assert len(context) == num_context and len(views) == num_context + 2
+    distance = context.points().norm(dim=-1)  # all of the depth is valid
+    assert torch.allclose(distance.flatten(1).mean(dim=1), torch.ones(2), atol=1e-4)
+    assert not torch.allclose(views.points().norm(dim=-1).flatten(1).mean(dim=1), torch.ones(2), atol=1e-4)
+
+
 def test_too_many_broken_samples_are_fatal():
     last = ("clip", "is truncated")
     check_broken_share(3, 5, 0.05, last)  # of the first hundred draws

@@ -130,7 +130,14 @@ def read_exr(path: str | Path) -> np.ndarray:  # [H, W] float32
     with _told(path, "as an EXR picture"), library.File(str(path), separate_channels=True) as file:
         channels = file.channels()
         name = next((name for name in ("R", "Y", "Z") if name in channels), min(channels))
-        return channels[name].pixels.astype(np.float32)
+        return as_float32(channels[name].pixels)
+
+
+def as_float32(array: np.ndarray) -> np.ndarray:
+    """A copy as float32: of halves by torch, which converts many at a time, numpy one by one."""
+    import torch
+
+    return torch.from_numpy(array.copy()).float().numpy() if array.dtype == np.float16 else array.astype(np.float32)
 
 
 @contextmanager

@@ -101,7 +101,8 @@ class FrameSequence:
         depth = torch.zeros(len(chosen), *images.shape[-2:])
         for row, i in zip(depth, chosen, strict=True):
             self._fill_depth(row, frames, i)
-        views = Views(images, frames.cameras[chosen], frame_times(frames.numbers, chosen), depth, depth > 0)
+        mask = torch.from_numpy(depth.numpy() > 0)  # several times faster than torch's own comparison
+        views = Views(images, frames.cameras[chosen], frame_times(frames.numbers, chosen), depth, mask)
         return views, self.read_tracks(frames, chosen)
 
     def _fill_depth(self, row: Tensor, frames: Frames, index: int) -> None:  # [H, W], stays 0 where not valid
@@ -177,10 +178,9 @@ def with_last_row(rows: np.ndarray) -> np.ndarray:  # [F, 3, 4] -> [F, 4, 4]
 
 def valid_or_zero(depth: np.ndarray, largest: float = np.inf) -> np.ndarray:  # [H, W]
     """Depth with 0 for what is not finite, not positive, or not below `largest`."""
-    valid = (depth > 0) & (depth < largest)  # False for NaN
-    depth = depth.astype(np.float32)
-    depth[~valid] = 0
-    return depth
+    valid = depth > 0  # False for NaN
+    valid &= depth < largest
+    return np.where(valid, depth, 0).astype(np.float32, copy=False)
 
 
 def open_sequences(

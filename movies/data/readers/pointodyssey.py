@@ -60,7 +60,7 @@ class PointOdysseySequence(FrameSequence):
     def read_depth(self, frames: Frames, index: int) -> np.ndarray:  # [H, W]
         steps = read_gray16(frames.depths[index])
         depth = steps * np.float32(METRES_PER_STEP)
-        depth[steps == BACKGROUND] = 0
+        depth *= steps != BACKGROUND
         return depth
 
     def read_tracks(self, frames: Frames, indices: list[int]) -> Tracks:

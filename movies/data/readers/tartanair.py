@@ -63,7 +63,7 @@ class TartanAirSequence(FrameSequence):
         depth = read_npy(path)
         if depth.dtype.kind != "f":
             raise InputError(f"{path}: depth must be floating-point metres, this is {depth.dtype}")
-        return valid_or_zero(depth.astype(np.float32), SKY)
+        return valid_or_zero(depth, SKY)
 
 
 def _c2w(path: Path) -> np.ndarray:  # [F, 4, 4] OpenCV camera and world axes

@@ -20,12 +20,11 @@ from movies.data.readers.frames import (
     matched,
     open_sequences,
     pixel_cameras,
-    valid_or_zero,
 )
 from movies.errors import InputError
 from movies.video import read_gray16
 
-SKY = 655.35  # metres: the largest 16-bit number of centimetres
+SKY = 65535  # centimetres, the largest 16-bit number
 
 
 def vkitti2_sequences(root: str | Path, *, names: Iterable[str] | None = None, short_side: int = 0) -> list:
@@ -67,7 +66,10 @@ class VirtualKittiSequence(FrameSequence):
         return Frames(images, pixel_cameras(inverted(w2c), fxfycxcy, size), depths, numbers, size)
 
     def read_depth(self, frames: Frames, index: int) -> np.ndarray:  # [H, W]
-        return valid_or_zero(read_gray16(frames.depths[index]).astype(np.float32) / 100, SKY)
+        centimetres = read_gray16(frames.depths[index])
+        depth = centimetres / np.float32(100)
+        depth *= centimetres != SKY
+        return depth
 
     def _parts(self) -> list[str]:
         parts = self.name.split("/")
