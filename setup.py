@@ -17,12 +17,13 @@ CORE = [
     "pydantic>=2.7",
     "gsplat>=1.5.3",
 ]
+VIEW = ["viser>=1.1"]
 DATA = ["OpenEXR>=3.3", "h5py>=3.10", "av>=14"]  # raw formats of the public datasets
 EXTRAS = {
     # accelerate's DeepSpeed path asks for the metadata of transformers
     "train": ["accelerate>=1.15", "deepspeed>=0.19", "transformers>=5", "tensorboard>=2.17"],
     "data": DATA,
-    "view": ["viser>=1.1"],
+    "view": VIEW,
     "hub": ["huggingface_hub>=1.0"],
     "evaluate": ["scikit-image>=0.25"],  # edges of the depth boundary error
     # playwright drives a browser through the exported page; plyfile reads exported files back
@@ -32,6 +33,7 @@ EXTRAS = {
         "ruff>=0.15",
         "scikit-image>=0.25",
         *DATA,
+        *VIEW,
         "playwright>=1.49",
         "plyfile>=1",
     ],
@@ -47,7 +49,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["movies", "movies.*"]),
     package_data={
-        "movies": ["assets/*.safetensors", "export/viewer.*", "evaluate/*.toml", "evaluate/protocols/*.toml"],
+        "movies": ["assets/*.safetensors", "export/viewer.*", "evaluate/*.toml", "evaluate/protocols/*.toml"]
     },
     install_requires=CORE,
     extras_require=EXTRAS,

@@ -10,13 +10,14 @@ from collections.abc import Callable
 
 import tyro
 
-from movies.commands import datasets, editing, evaluation, scenes, tracking, training, weights
+from movies.commands import datasets, editing, evaluation, scenes, tracking, training, viewing, weights
 
 COMMANDS: dict[str, Callable] = {
     "reconstruct": scenes.reconstruct,
     "render": scenes.render,
     "export": scenes.export,
     "track": tracking.track,
+    "view": viewing.view,
     "train": training.train,
     "doctor": weights.doctor,
 }
