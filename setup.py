@@ -19,9 +19,10 @@ CORE = [
 ]
 VIEW = ["viser>=1.1"]
 DATA = ["OpenEXR>=3.3", "h5py>=3.10", "av>=14"]  # raw formats of the public datasets
+# accelerate's DeepSpeed path asks for the metadata of transformers
+TRAIN = ["accelerate>=1.15", "deepspeed>=0.19", "transformers>=5", "tensorboard>=2.17"]
 EXTRAS = {
-    # accelerate's DeepSpeed path asks for the metadata of transformers
-    "train": ["accelerate>=1.15", "deepspeed>=0.19", "transformers>=5", "tensorboard>=2.17"],
+    "train": TRAIN,
     "data": DATA,
     "view": VIEW,
     "hub": ["huggingface_hub>=1.0"],
@@ -33,6 +34,7 @@ EXTRAS = {
         "ruff>=0.15",
         "scikit-image>=0.25",
         *DATA,
+        *TRAIN,
         *VIEW,
         "playwright>=1.49",
         "plyfile>=1",

@@ -13,6 +13,7 @@ STAMP=".venv/installed-${EXTRAS:-core}-$(cat setup.py tools/constraints.txt | ck
 if [ ! -e "$STAMP" ]; then
     echo "Setting up .venv (once; some minutes of downloads)"
     [ -x .venv/bin/python ] || "$PYTHON" -m venv .venv
+    export DS_BUILD_OPS=0 # DeepSpeed's compiled operators are for GPUs; what runs here is Python
     # torch alone and pinned first, so that no later requirement can pull another build of it
     .venv/bin/python -m pip install -q --disable-pip-version-check "$(grep '^torch==' tools/constraints.txt)"
     .venv/bin/python -m pip install -q --disable-pip-version-check -c tools/constraints.txt -e ".${EXTRAS:+[$EXTRAS]}"
