@@ -1,5 +1,6 @@
 """Scenes made smaller: pruned, merged and cropped, with what that costs in PSNR measured on the input views."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,6 @@ from movies.cameras import Cameras
 from movies.errors import InputError
 from movies.geometry import rigid_inverse, transform_points
 from movies.merging import merge
-from movies.metrics import psnr
 from movies.novel_views import clip_at, psnr_of_views, render_path
 from movies.rendering import render
 from movies.scene import Scene4D
@@ -34,7 +34,7 @@ class Stage:
     num_bytes: int
     input_psnr: float  # of the input views, to the clip's frames
     loss: float  # of that, against the scene at the start
-    novel_psnr: float  # of novel views, to the same views of the scene at the start; infinite where nothing changed
+    novel_loss: float  # expected at novel views, see `_Judge`
 
 
 def simplify_file(
@@ -66,21 +66,22 @@ def simplify_file(
 def simplify(
     scene: Scene4D, images: Tensor, max_loss: float = 0.5, budget: int | None = None
 ) -> tuple[Scene4D, list[Stage]]:  # [V, 3, H, W]
-    """The smallest scene found whose input views lose at most `max_loss` dB of their PSNR to `images`, and how.
+    """The smallest scene found that loses at most `max_loss` dB, and how it came about.
 
-    What no input view sees is left out; near-duplicates are merged, as coarsely as half of the loss allows; then the
-    Gaussians that weigh least in the input views are left out, as many as the rest allows. With a `budget` the
-    heaviest so many are kept instead, whatever that loses. Raises InputError for a loss or a budget below zero.
+    The loss is that of the input views' PSNR to `images`, and that expected at novel views. What no view sees is left
+    out; near-duplicates are merged, as coarsely as half of the loss allows; then the Gaussians that weigh least in the
+    views are left out, as many as the rest allows. With a `budget` the heaviest so many are kept instead, whatever
+    that loses. Raises InputError for a loss below zero and a budget below one.
     """
     if not max_loss >= 0 or (budget is not None and budget < 1):
         raise InputError(f"the loss must be at least 0 and the budget at least 1, got {max_loss:g} and {budget}")
     judge = _Judge(scene, images)
     stages = [judge.stage("as it was", scene)]
-    scene = scene.select(seen_weights(scene, judge.size) >= UNSEEN)
+    scene = scene.select(judge.weights(scene) >= UNSEEN)
     stages.append(judge.stage("unseen left out", scene))
-    scene = _merged(scene, judge, MERGE_SHARE * max_loss)
+    scene = _merged(scene, judge, max_loss if budget else MERGE_SHARE * max_loss)
     stages.append(judge.stage("merged", scene))
-    scene = _pruned(scene, judge, max_loss) if budget is None else prune(scene, budget, seen_weights(scene, judge.size))
+    scene = _pruned(scene, judge, max_loss) if budget is None else prune(scene, budget, judge.weights(scene))
     return scene, [*stages, judge.stage("pruned", scene)]
 
 
@@ -96,15 +97,13 @@ def prune_transparent(scene: Scene4D, opacity: float) -> Scene4D:
     return scene.select(torch.cat([scene.static.opacities, scene.moving.opacities.amax(dim=0)]) > opacity)
 
 
-def seen_weights(scene: Scene4D, size: tuple[int, int]) -> Tensor:  # -> [S + M]
-    """How many pixels each Gaussian fills: its blending weights summed over the pixels of all input views.
+def seen_weights(
+    scene: Scene4D, cameras: Cameras, times: Tensor, size: tuple[int, int]
+) -> Tensor:  # [K], [K] -> [S + M]
+    """How many pixels each Gaussian fills: its blending weights summed over all pixels of K views.
 
-    Each view is taken at its own time and at one half a clip away, since what moves may be seen from one view at
-    another view's time. The weight is what the sum of a picture changes with the Gaussian's colour.
+    The weight is how much the sum of a picture changes with the Gaussian's colour.
     """
-    half = len(scene.view_times) // 2
-    times = torch.cat([scene.view_times, scene.view_times.roll(half)])
-    cameras = Cameras(scene.cameras.c2w.repeat(2, 1, 1), scene.cameras.fxfycxcy.repeat(2, 1))
     weights = scene.times.new_zeros(len(scene))
     for camera, time in zip(cameras, times, strict=True):
         now = scene.at(time)
@@ -115,28 +114,42 @@ def seen_weights(scene: Scene4D, size: tuple[int, int]) -> Tensor:  # -> [S + M]
 
 
 class _Judge:
-    """Compares scenes on the input views with the clip, and on novel views with the scene at the start."""
+    """Compares scenes with the clip on the input views, and with the scene at the start on novel views.
+
+    Nobody knows the truth of novel views. With e the error of the input views at the start and d what has changed of
+    the novel views since, mean squares, a loss of 10 log10(1 + d / e) is expected: as if d were noise on top of e.
+    """
 
     def __init__(self, scene: Scene4D, images: Tensor) -> None:  # [V, 3, H, W]
         self.images, self.size = images.cpu(), tuple(images.shape[-2:])
-        self.path = camera_path("spiral", scene, NOVEL_FRAMES)
-        self.times = time_path("play", NOVEL_FRAMES).to(scene.times.device)
+        path, moments = camera_path("spiral", scene, NOVEL_FRAMES), time_path("play", NOVEL_FRAMES)
+        self.novel_views = path, moments.to(scene.times.device)
         self.novel = self._novel(scene)
-        self.start = self.psnr(scene)
+        self.start = self._psnr(scene)
 
-    def psnr(self, scene: Scene4D) -> float:
-        return float(psnr_of_views(scene, self.images, scene.cameras, scene.view_times).mean())
+    def weights(self, scene: Scene4D) -> Tensor:  # -> [S + M]
+        """In the input views, at their own times and half a clip away, and in novel views."""
+        times, half = scene.view_times, scene.view_times.roll(len(scene.view_times) // 2)
+        views = [(scene.cameras, times), (scene.cameras, half), self.novel_views]
+        return sum(seen_weights(scene, *view, self.size) for view in views)
 
     def loss(self, scene: Scene4D) -> float:
-        return self.start - self.psnr(scene)
-
-    def _novel(self, scene: Scene4D) -> Tensor:  # [K, 3, H, W]
-        return torch.stack(list(render_path(scene, self.path, self.times, self.size, what="novel views")))
+        """The larger of both, in dB."""
+        return max(self.start - self._psnr(scene), self._novel_loss(scene))
 
     def stage(self, name: str, scene: Scene4D) -> Stage:
-        counts = (len(scene.static), len(scene.moving), scene.num_bytes)
-        quality, novel = self.psnr(scene), float(psnr(self._novel(scene), self.novel).mean())
-        return Stage(name, *counts, quality, self.start - quality, novel)
+        counts, quality = (len(scene.static), len(scene.moving), scene.num_bytes), self._psnr(scene)
+        return Stage(name, *counts, quality, self.start - quality, self._novel_loss(scene))
+
+    def _psnr(self, scene: Scene4D) -> float:
+        return float(psnr_of_views(scene, self.images, scene.cameras, scene.view_times).mean())
+
+    def _novel(self, scene: Scene4D) -> Tensor:  # [K, 3, H, W]
+        return torch.stack(list(render_path(scene, *self.novel_views, self.size, what="novel views")))
+
+    def _novel_loss(self, scene: Scene4D) -> float:
+        changed = float((self._novel(scene) - self.novel).square().mean())
+        return 10 * math.log10(1 + changed / 10 ** (-self.start / 10))
 
 
 def _merged(scene: Scene4D, judge: _Judge, max_loss: float) -> Scene4D:
@@ -150,7 +163,7 @@ def _merged(scene: Scene4D, judge: _Judge, max_loss: float) -> Scene4D:
 
 def _pruned(scene: Scene4D, judge: _Judge, max_loss: float) -> Scene4D:
     """As few of the heaviest Gaussians as the loss allows, found by bisection."""
-    weights = seen_weights(scene, judge.size)
+    weights = judge.weights(scene)
     fewest, enough, best = 0, len(scene), scene
     for _ in range(BISECTIONS):
         middle = (fewest + enough) // 2

@@ -10,7 +10,7 @@ from movies.cameras import Cameras
 from movies.errors import InputError
 from movies.gaussians import Gaussians
 from movies.geometry import quaternion_to_matrix, rigid
-from movies.scene import Scene4D
+from movies.scene import Scene4D, check_times
 
 ATTRIBUTES = ("means", "quats", "scales", "opacities", "colors")
 
@@ -179,3 +179,35 @@ def test_a_full_disk_leaves_nothing(tmp_path, generator, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         random_scene(generator).save(tmp_path / "a.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("times", [(0.0, 0.5, 1.0), (0.1, 0.15, 0.9), (0.0, 1.0)])
+def test_halfway_means_unit_rotations_and_no_jumps(generator, times):
+    scene = random_scene(generator, times=times)
+    stored = scene.times
+    halfway = scene.at((stored[1:] + stored[:-1]) / 2)
+    assert torch.allclose(halfway.means[:, 5:], (scene.moving.means[1:] + scene.moving.means[:-1]) / 2, atol=1e-6)
+    anywhere = scene.at(torch.rand(50, generator=generator))
+    assert torch.allclose(anywhere.quats.norm(dim=-1), torch.ones(50, 9), atol=1e-6)
+    for side in (-1e-5, 1e-5):
+        near, there = scene.at(stored + side), scene.at(stored)
+        assert torch.allclose(near.means, there.means, atol=1e-2)
+        turned = (near.quats * there.quats).sum(dim=-1).abs()  # the same rotation, whichever its sign
+        assert torch.allclose(turned, torch.ones_like(turned), atol=1e-4)
+
+
+def test_select_keeps_in_order_and_at_all_times(generator):
+    scene = random_scene(generator)
+    kept = torch.tensor([0, 1, 0, 0, 1, 1, 0, 0, 1]).bool()
+    chosen = scene.select(kept)
+    assert_equal(chosen.at(0.3), scene.at(0.3).select(kept))
+    assert len(chosen.static) == 2 and len(chosen.moving) == 2
+    with pytest.raises(InputError, match=r"`kept` must have shape \[9\]"):
+        scene.select(kept[1:])
+
+
+def test_times_outside_the_clip_are_refused():
+    check_times(torch.tensor([0.0, 1.0]))
+    for times, message in (([], "at least one time"), ([1.1], "got 1.1"), ([0.5, float("nan")], "got nan")):
+        with pytest.raises(InputError, match=message):
+            check_times(torch.tensor(times))

@@ -74,20 +74,16 @@ def images(scene, generator) -> torch.Tensor:
 
 
 def test_weights_are_the_pixels_filled(scene):
-    """Together they are the covered pixels: of two times three views. What stands behind the cameras has none."""
-    weights = seen_weights(scene, SIZE)
-    half = scene.view_times.roll(1)
-    covered = sum(
-        render(scene.at(t), c, *SIZE).alphas.sum()
-        for times in (scene.view_times, half)
-        for c, t in zip(scene.cameras, times, strict=True)
-    )
+    """Together they are the covered pixels. What stands behind the cameras has none."""
+    weights = seen_weights(scene, scene.cameras, scene.view_times, SIZE)
+    views = zip(scene.cameras, scene.view_times, strict=True)
+    covered = sum(render(scene.at(time), camera, *SIZE).alphas.sum() for camera, time in views)
     assert float(weights.sum()) == pytest.approx(float(covered), rel=1e-4)
     assert (weights[2 * 1040 : 2 * 1040 + 200] == 0).all() and (weights[-64:] > 0).all()
 
 
 def test_leaving_out_what_nobody_sees_changes_no_picture(scene):
-    kept = scene.select(seen_weights(scene, SIZE) > 0)
+    kept = scene.select(seen_weights(scene, scene.cameras, scene.view_times, SIZE) > 0)
     assert len(kept) <= len(scene) - 200
     assert torch.equal(views_of(kept), views_of(scene))
 
@@ -109,7 +105,7 @@ def test_prune_transparent_asks_every_time(scene):
     assert len(prune_transparent(faded, 0.1).static) == len(scene.static)
 
 
-@pytest.mark.parametrize(("max_loss", "share"), [(0.1, 0.65), (0.5, 0.55)])
+@pytest.mark.parametrize(("max_loss", "share"), [(0.1, 0.7), (0.5, 0.6)])
 def test_simplify_stays_within_its_loss_and_reports_it(scene, images, max_loss, share):
     smaller, stages = simplify(scene, images, max_loss)
     before, after = (float(psnr_of_views(s, images, s.cameras, s.view_times).mean()) for s in (scene, smaller))
@@ -120,8 +116,8 @@ def test_simplify_stays_within_its_loss_and_reports_it(scene, images, max_loss, 
     assert [s.name for s in stages] == ["as it was", "unseen left out", "merged", "pruned"]
     counts = [s.num_static + s.num_moving for s in stages]
     assert counts == sorted(counts, reverse=True) and counts[0] == len(scene) and counts[-1] == len(smaller)
-    assert stages[-1].num_bytes == smaller.num_bytes and stages[0].novel_psnr == float("inf")
-    assert stages[-1].novel_psnr > 20
+    assert stages[-1].num_bytes == smaller.num_bytes and stages[0].novel_loss == 0
+    assert 0 < stages[-1].novel_loss <= max_loss
 
 
 def test_simplify_to_a_budget(scene, images):

@@ -22,16 +22,16 @@ def scene_simplify(
         scene: A scene.safetensors.
         out: The scene file to write.
         clip: The clip that the scene was made of, to measure on (default: input.mp4 beside the scene).
-        max_loss: How many dB of PSNR the input views may lose; the smallest scene found is written.
+        max_loss: How many dB of PSNR the input views may lose, and novel views are expected to lose at most.
         budget: Keep so many Gaussians after merging, whatever that loses.
     """
     from movies.scene_editing import simplify_file
 
     stages = simplify_file(scene, out, clip, max_loss, budget)
-    print(f"{'':16}{'static':>9}{'moving':>9}{'MB':>9}{'input views':>15}{'loss':>9}{'novel views':>14}")
+    print(f"{'':16}{'static':>9}{'moving':>9}{'MB':>9}{'input views':>14}{'loss':>11}{'at novel views':>18}")
     for s in stages:
-        print(f"{s.name:16}{s.num_static:9}{s.num_moving:9}{s.num_bytes / 1e6:9.2f}{s.input_psnr:12.2f} dB", end="")
-        print(f"{s.loss:6.2f} dB{s.novel_psnr:11.1f} dB")
+        print(f"{s.name:16}{s.num_static:9}{s.num_moving:9}{s.num_bytes / 1e6:9.2f}{s.input_psnr:11.2f} dB", end="")
+        print(f"{s.loss:8.2f} dB{s.novel_loss:15.2f} dB")
     first, last = stages[0], stages[-1]
     gaussians = (first.num_static + first.num_moving) / max(1, last.num_static + last.num_moving)
     print(f"wrote {out}: {gaussians:.1f} x fewer Gaussians, {first.num_bytes / last.num_bytes:.1f} x fewer bytes")
