@@ -46,7 +46,7 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
         yield temporary
         path.mkdir(exist_ok=True)
         for item in sorted(temporary.iterdir()):
-            if (path / item.name).is_dir():  # a folder in it is replaced whole
+            if item.is_dir() and (path / item.name).is_dir():  # replaced whole
                 shutil.rmtree(path / item.name)
             os.replace(item, path / item.name)
         created = []
