@@ -22,6 +22,7 @@ POINTS = 4096  # pixels of a view that are carried over
 DENSE = 0.5  # share of pixels with depth whose neighbours must have it too for it to be a map
 BETTER = 0.6  # a hypothesis explains the data where it leaves less than this of the disagreement,
 MARGIN = 0.006  # and takes away at least so much of it
+STILL = 1 / 3  # of the points of any clip stand still
 LIMIT = 0.12  # disagreement that cannot be right even where nothing explains it
 
 
@@ -40,6 +41,7 @@ class Residuals:
     """Medians of how far the data disagree, 0 to WORST; NaN where there is nothing to compare.
 
     `depth` and `tracks` are relative to the depth, `color` of pixels (or of tracks without a depth map) in [0, 1].
+    Without a depth map `tracks` is how far points wander from frame to frame, of those that wander least.
     """
 
     depth: float
@@ -48,8 +50,8 @@ class Residuals:
 
     @property
     def total(self) -> float:
-        """The sum of what could be compared; beside depth, colour counts less, as shading and motion disturb it."""
-        color = self.color if math.isnan(self.depth) else 0.3 * self.color
+        """The sum of what could be compared; colour counts less than places, as shading and motion disturb it."""
+        color = (0.5 if math.isnan(self.depth) else 0.3) * self.color
         return sum(value for value in (self.depth, color, self.tracks) if not math.isnan(value))
 
 
@@ -98,8 +100,19 @@ def _with_depth(factor: float) -> Callable[[Sample], tuple[Views, Tracks]]:
 
 
 def _from_ray_distance(sample: Sample) -> tuple[Views, Tracks]:
-    lengths = pixel_rays(sample.views.cameras.fxfycxcy, *sample.views.size).norm(dim=-1)
-    return replace(sample.views, depth=sample.views.depth / lengths), sample.tracks
+    """Depth maps, or where there are none tracks, brought nearer by the length of their ray at depth 1."""
+    views, tracks = sample.views, sample.tracks
+    if _is_dense(views):
+        lengths = pixel_rays(views.cameras.fxfycxcy, *views.size).norm(dim=-1)
+        return replace(views, depth=views.depth / lengths), tracks
+    offsets = _offsets(tracks, views.cameras)
+    _, z = project(tracks.points, views.cameras.fxfycxcy, views.cameras.c2w)
+    points = views.cameras.centers[:, None] + offsets * (z / offsets.norm(dim=-1))[..., None]
+    return views, Tracks(points, tracks.visible)
+
+
+def _offsets(tracks: Tracks, cameras: Cameras) -> Tensor:  # [V, P, 3] world, from the camera to the point
+    return tracks.points - cameras.centers[:, None]
 
 
 def _flipped(c2w: Tensor) -> Tensor:
@@ -135,7 +148,7 @@ def residuals(views: Views, tracks: Tracks) -> Residuals:
         if dense:
             followed = _on_surface(views, tracks, known)
         else:
-            color = _same_color(views, tracks, known)
+            color, followed = _same_color(views, tracks, known), _wandering(views, tracks, known)
     return Residuals(depth, color, followed)
 
 
@@ -191,6 +204,20 @@ def _same_color(views: Views, tracks: Tracks, known: Tensor) -> float:
         enough = both.sum() >= 0.05 * (known[a] & known[a + 1]).sum().clamp(min=1)
         found.append(_median((colors[a] - colors[a + 1]).abs().mean(dim=0)[both]) if enough else WORST)
     return sum(found) / max(len(found), 1)
+
+
+def _wandering(views: Views, tracks: Tracks, known: Tensor) -> float:
+    """How far points move between neighbouring views, relative to their distance; of the STILL share that moves least.
+
+    What stands still must not move with the camera, which colours cannot tell: along its ray a point keeps its pixel.
+    """
+    distance = _offsets(tracks, views.cameras).norm(dim=-1)  # [V, P]
+    moved = (tracks.points[1:] - tracks.points[:-1]).norm(dim=-1) / distance[:-1]
+    both = known[1:] & known[:-1] & moved.isfinite()
+    found = [
+        min(torch.quantile(row[use], STILL).item(), WORST) for row, use in zip(moved, both, strict=True) if use.any()
+    ]
+    return sum(found) / len(found) if found else float("nan")
 
 
 def _inverse_depth(views: Views, view: int, xy: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:  # [N], [N] bool

@@ -125,7 +125,9 @@ def test_clips_have_the_shape_of_their_plan(plane):
 @pytest.mark.parametrize("num_context", [2, 3, 4])
 def test_the_scale_is_of_the_context_views_drawn_however_many(plane, num_context):
     """Targets turn away from the plane and see it far off: they must not count."""
-    batch = ClipDataset([([plane("a", turn=5.0, is_static=False)], 1)], config())[plan(0, num_context=num_context)].batch
+    batch = ClipDataset([([plane("a", turn=5.0, is_static=False)], 1)], config())[
+        plan(0, num_context=num_context)
+    ].batch
     context, views = batch.context, batch.views
     assert len(context) == num_context and len(views) == num_context + 2
     distance = context.points().norm(dim=-1)  # all of the depth is valid

@@ -13,7 +13,7 @@ from movies.cameras import Cameras
 from movies.clip import Tracks, Views
 from movies.data.synthetic import SyntheticSequence
 from movies.data.synthetic_render import visible
-from movies.geometry import pixel_rays, rigid_inverse, rotation_angle
+from movies.geometry import pixel_rays, project, rigid_inverse, rotation_angle
 
 SEED = 22  # open ground, sky in a fifth of the pixels, moving solids, a camera that turns by 14 degrees
 METRES = 8.0  # of one unit of a synthetic world
@@ -103,6 +103,20 @@ def broken(scene: Scene, kind: str) -> Scene:
         rays = pixel_rays(views.cameras.fxfycxcy, *views.size).norm(dim=-1)
         return replace(scene, views=replace(views, depth=views.depth * rays))
     raise AssertionError(f"no such break: {kind}")
+
+
+def broken_tracks(scene: Scene, kind: str) -> Scene:
+    """The scene with its tracks, not its depth, of a wrong unit or at the ray distance read as z-depth."""
+    tracks, cameras = scene.tracks, scene.views.cameras
+    factors = {"centimetres": 100.0, "hundredths": 0.01}
+    if kind in factors:
+        return replace(scene, tracks=Tracks(tracks.points * factors[kind], tracks.visible))
+    if kind == "ray_distance":
+        offsets = tracks.points - cameras.centers[:, None]
+        _, z = project(tracks.points, cameras.fxfycxcy, cameras.c2w)
+        points = cameras.centers[:, None] + offsets * (offsets.norm(dim=-1) / z)[..., None]
+        return replace(scene, tracks=Tracks(points, tracks.visible))
+    return broken(scene, kind)
 
 
 def _with_c2w(scene: Scene, c2w: torch.Tensor) -> Scene:

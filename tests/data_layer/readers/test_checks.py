@@ -15,7 +15,7 @@ from layouts_static import (
     write_tartanair,
     write_vkitti2,
 )
-from scene import Scene, broken, make_scene
+from scene import Scene, broken, broken_tracks, make_scene
 
 from movies.cli import main
 from movies.data.checks import check_manifests
@@ -48,9 +48,10 @@ class Case:
     unit: str = "hundredths"
     scene: dict = field(default_factory=dict)
     options: str = ""
+    break_: Callable = broken
 
     def kinds(self) -> list[str]:
-        return ["inverted", "opengl", "off_by_one", *([self.unit, "ray_distance"] if self.unit else [])]
+        return ["inverted", "opengl", "off_by_one", self.unit, "ray_distance"]
 
 
 CASES = {
@@ -64,7 +65,10 @@ CASES = {
     "dynamicreplica": Case(write_dynamicreplica, "centimetres"),
     "spring": Case(write_spring, "centimetres"),
     "stereo4d": Case(
-        write_stereo4d, "", {"num_tracks": 400, "size": (64, 64), "fxfycxcy": (0.8660254, 0.8660254, 0.5, 0.5)}
+        write_stereo4d,
+        "centimetres",
+        {"num_tracks": 400, "size": (64, 64), "fxfycxcy": (0.8660254, 0.8660254, 0.5, 0.5)},
+        break_=broken_tracks,
     ),
 }
 PAIRS = [(name, kind) for name, case in CASES.items() for kind in ("", *case.kinds())]
@@ -74,7 +78,7 @@ def written(folder: Path, name: str, kind: str = "", more: str = "") -> Path:
     """A fixture of the set, whole or broken, and its manifest."""
     case = CASES[name]
     scene = make_scene(**{"size": SIZE, "num_tracks": 60} | case.scene)
-    case.write(folder / "data", broken(scene, kind) if kind else scene)
+    case.write(folder / "data", case.break_(scene, kind) if kind else scene)
     manifest = folder / f"{name}.toml"
     manifest.write_text(f'name = "{name}"\nreader = "{name}"\nroot = "data"\n{more}\n[options]\n{case.options}\n')
     return manifest
