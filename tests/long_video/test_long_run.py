@@ -1,6 +1,7 @@
 """A short walk reconstructed chunk by chunk by an oracle with errors: joints, segments, films, resuming, refusals."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -194,3 +195,66 @@ def test_a_full_disk_keeps_what_is_done(tmp_path, monkeypatch, without_films):
     assert list((tmp_path / JOB).glob("estimate_*")) and not (tmp_path / "scene").exists()
     monkeypatch.setattr(chunks, "replacing_file", real)
     assert reconstruct_walk(tmp_path)["chunks"] == 5
+
+
+class Hall(Walk):
+    """A walk that stands still, stumbles over two frames that are the same, or goes through the dark."""
+
+    def times(self, positions):
+        return super().times([{6: 5}.get(p, p) if self.seed == 3 else p for p in positions])
+
+    def cameras_at(self, times, aside=0.0):
+        return super().cameras_at(torch.full_like(times, 0.5) if self.seed == 4 else times, aside)
+
+    def rendered(self, positions):
+        first = 0
+        for part in super().rendered(positions):
+            dark = [self.seed == 5 and 9 <= p <= 12 for p in positions[first : first + len(part.images)]]
+            first += len(part.images)
+            yield replace(part, images=torch.where(torch.tensor(dark)[:, None, None, None], 0.0, part.images))
+
+
+def test_two_identical_frames(tmp_path, without_films):
+    summary = reconstruct_walk(tmp_path, Hall(3, 20, (28, 28)))
+    assert not summary["warnings"] and summary["frames"] == 20
+
+
+def test_a_camera_that_stands_still_is_said(tmp_path, without_films):
+    summary = reconstruct_walk(tmp_path, Hall(4, 20, (28, 28)), Errors(turn=0.0))
+    assert any("camera hardly moves" in text for text in summary["warnings"])
+    assert all(joint["fault"] == "" for joint in summary["joints"])
+
+
+def test_a_black_stretch_is_left_out(tmp_path):
+    summary = reconstruct_walk(tmp_path, Hall(5, 26, (28, 28)))
+    assert summary["frames"] == 22 and summary["shots"] == 1
+    assert summary["warnings"] == ["4 frames between 9 and 12 show nothing or stand alone, and are left out"]
+
+
+class Spliced:
+    """Two walks one after the other."""
+
+    def __init__(self, *oracles: WalkOracle) -> None:
+        self.oracles, self.cameras, self.name = oracles, oracles[0].cameras, "spliced"
+
+    def __len__(self) -> int:
+        return sum(map(len, self.oracles))
+
+    def thumbnails(self) -> torch.Tensor:
+        return torch.cat([oracle.thumbnails() for oracle in self.oracles])
+
+    def stream(self, positions):
+        first, second = self.oracles
+        yield from first.stream([p for p in positions if p < len(first)])
+        yield from second.stream([p - len(first) for p in positions if p >= len(first)])
+
+
+def test_a_cut_begins_a_world_of_its_own(tmp_path, without_films):
+    oracles = [WalkOracle(Walk(seed, 10, (28, 28)), ERRORS) for seed in (3, 6)]
+    oracles[1]._frames = oracles[0]._frames  # who is asked knows the frames of both
+    frames, plan = Spliced(*oracles), make_plan(Spliced(*oracles).thumbnails(), CHUNK, OVERLAP)
+    summary = reconstruct_chunks(frames, plan, networks_of(oracles[0]), tmp_path)
+    assert summary["shots"] == 2 and [joint["chunks"] for joint in summary["joints"]] == [[0, 1], [2, 3]]
+    assert "begins at frame 10" in summary["warnings"][0]
+    scene = LongScene.load(tmp_path)
+    torch.testing.assert_close(scene.cameras.c2w[10], torch.eye(4), atol=1e-4, rtol=0)
