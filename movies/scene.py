@@ -120,7 +120,6 @@ class Scene4D:
             try:
                 save_file(tensors, temporary, metadata)
                 _order_header(temporary)
-                _order_header(temporary)
             except SafetensorError as error:  # how it reports a full disk
                 raise OSError(f"{path}: the scene cannot be written ({error})") from error
         return Path(path).stat().st_size
@@ -174,17 +173,6 @@ def check_times(times: Tensor) -> None:  # [K]
 
 
 _ATTRIBUTES = tuple(field.name for field in fields(Gaussians))
-
-
-def _order_header(path: Path) -> None:
-    """Metadata in alphabetical order: safetensors writes them in any, and equal scenes should be equal files."""
-    with path.open("r+b") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(size))
-        header = {"__metadata__": dict(sorted(header.pop("__metadata__").items())), **header}
-        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-        file.seek(8)
-        file.write(text.ljust(size))
 
 
 def _order_header(path: Path) -> None:
