@@ -26,7 +26,6 @@ class D4RTConfig:
     decoder_dim: int = 1216
     decoder_depth: int = 8
     decoder_heads: int = 19
-    num_frequencies: int = 10
     rgb_patch: int = 9
 
     def __post_init__(self) -> None:
@@ -77,7 +76,7 @@ PRESETS = {
     "tiny": D4RTConfig(
         image_size=56,
         patch_size=7,
-        num_frames=16,
+        num_frames=8,
         embed_dim=192,
         depth=8,
         num_heads=6,
@@ -85,7 +84,6 @@ PRESETS = {
         decoder_dim=192,
         decoder_depth=4,
         decoder_heads=6,
-        num_frequencies=7,
     ),
     "base": D4RTConfig(
         embed_dim=768, depth=12, num_heads=12, mlp_ratio=4.0, decoder_dim=512, decoder_depth=8, decoder_heads=8

@@ -1,10 +1,11 @@
 """The decoder: every query looks at the scene's tokens, never at another query, so answers do not depend on company."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from movies.d4rt.config import D4RTConfig
-from movies.d4rt.encoder import wave_table
+from movies.d4rt.encoder import wave_channels, waves
 from movies.d4rt.queries import Queries, QueryAnswers, SceneTokens, cut_patches
 from movies.model.layers import Block, LayerNorm, Linear, Mlp, attend
 
@@ -21,6 +22,9 @@ class CrossAttention(nn.Module):
         self.q = Linear(dim, dim)
         self.kv = Linear(memory_dim, 2 * dim)
         self.proj = Linear(dim, dim)
+        if dim == memory_dim:  # what is alike attracts from the first step
+            with torch.no_grad():
+                self.kv.weight[:dim].copy_(self.q.weight)
 
     def remember(self, features: Tensor) -> Memory:  # [B, L, C]
         """Keys and values of the tokens."""
@@ -33,30 +37,34 @@ class CrossAttention(nn.Module):
 
 
 class QueryEmbed(nn.Module):
-    """The sum of what a query is: its position, its three times, the colours around it. Computed in float32."""
+    """The sum of what a query is: its position, its three times, the colours around it. Computed in float32.
+
+    It begins as the position embedding of the token that holds (u, v) in the source frame: where the query looks
+    first, once keys and queries begin as one map.
+    """
 
     def __init__(self, config: D4RTConfig) -> None:
         super().__init__()
-        dim = config.decoder_dim
-        self.rgb_patch, self.num_frequencies = config.rgb_patch, config.num_frequencies
-        self.position = nn.Linear(4 * config.num_frequencies, dim)
-        for name in ("source", "target", "camera"):
-            self.register_parameter(name, nn.Parameter(wave_table(config.num_frames, dim)))
+        dim, self.config = config.decoder_dim, config
+        third = wave_channels(dim)
+        self.position = nn.Linear(2 * third, dim)
+        frames = (torch.arange(config.num_frames) + 0.5) / config.tubelet - 0.5
+        self.source = nn.Parameter(F.pad(waves(frames, third), (0, dim - third)))
+        self.target = nn.Parameter(0.2 * torch.randn(config.num_frames, dim))
+        self.camera = nn.Parameter(0.2 * torch.randn(config.num_frames, dim))
+        with torch.no_grad():
+            self.position.weight.copy_(torch.eye(dim)[:, third : 3 * third])
         if config.rgb_patch:
             self.patch = Mlp(3 * config.rgb_patch**2, dim, dim)
 
     def forward(self, queries: Queries, frames: Tensor) -> Tensor:  # [B, T, 3, H, W] -> [B, N, D]
-        x = self.position(fourier(queries.uv, self.num_frequencies))
+        config = self.config
+        place = queries.uv.flip(-1) * config.grid - 0.5  # (row, column) in tokens
+        x = self.position(waves(place, wave_channels(config.decoder_dim)).flatten(-2))
         x = x + self.source[queries.source] + self.target[queries.target] + self.camera[queries.camera]
-        if self.rgb_patch:
-            x = x + self.patch(cut_patches(frames, queries, self.rgb_patch).flatten(2) - 0.5)
+        if config.rgb_patch:
+            x = x + self.patch(cut_patches(frames, queries, config.rgb_patch).flatten(2) - 0.5)
         return x
-
-
-def fourier(uv: Tensor, num_frequencies: int) -> Tensor:  # [..., 2] -> [..., 4 * num_frequencies]
-    """Sines and cosines of pi 2^k u and pi 2^k v."""
-    angles = uv[..., None] * (torch.pi * 2.0 ** torch.arange(num_frequencies, device=uv.device))
-    return torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(-2)
 
 
 class QueryDecoder(nn.Module):
@@ -70,9 +78,9 @@ class QueryDecoder(nn.Module):
         self.blocks = nn.ModuleList(Block(dim, attention, 4.0, 1e-6) for attention in attentions)
         self.norm = LayerNorm(dim, eps=1e-6)
         self.head = nn.Linear(dim, OUTPUTS)
-        with torch.no_grad():  # points begin at depth 1 in the picture's middle, so no step is spent on finding that
+        with torch.no_grad():  # answers begin as the still point on the query's ray, so no step is spent on that
             self.head.weight.mul_(0.1)
-            self.head.bias.copy_(torch.tensor([0, 0, 1, 0.5, 0.5, *[0] * 8]))
+            self.head.bias.zero_()
 
     def remember(self, features: Tensor) -> list[Memory]:  # [B, L, C]
         """Every layer's keys and values, made once and used by any number of queries."""
@@ -85,4 +93,4 @@ class QueryDecoder(nn.Module):
         for block, layer in zip(self.blocks, memory, strict=True):
             x = block(x, layer)
         with torch.autocast(device, enabled=False):
-            return QueryAnswers.from_raw(self.head(self.norm(x)))
+            return QueryAnswers.from_raw(self.head(self.norm(x)), queries.uv)

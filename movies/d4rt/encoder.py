@@ -62,18 +62,22 @@ class VideoEncoder(nn.Module):
 
 
 def grid_table(num_slices: int, grid: int, dim: int) -> Tensor:  # [S, h*w, D]
-    """Sines and cosines of (slice, row, column), a third of the channels each: where learning starts from."""
-    parts = (dim // 6 * 2, dim // 6 * 2, dim - dim // 6 * 4)
-    slices, rows, columns = (
-        wave_table(n, d) for n, d in zip((num_slices, grid, grid), parts, strict=True)
-    )  # fmt: skip
-    shape = (num_slices, grid, grid, -1)
-    spread = (slices[:, None, None].expand(shape), rows[None, :, None].expand(shape), columns.expand(shape))
-    return torch.cat(spread, dim=-1).flatten(1, 2)
+    """Waves of (slice, row, column), a third of the channels each: where learning starts from."""
+    third = wave_channels(dim)
+    slices, places = waves(torch.arange(num_slices), third), waves(torch.arange(grid), third)
+    shape = (num_slices, grid, grid, third)
+    parts = (slices[:, None, None].expand(shape), places[None, :, None].expand(shape), places.expand(shape))
+    table = torch.cat(parts, dim=-1).flatten(1, 2)
+    return F.pad(table, (0, dim - 3 * third))
 
 
-def wave_table(count: int, dim: int) -> Tensor:  # [count, dim], dim even
-    """[sin, cos] of positions 0.. under frequencies from 1 down to nearly 1/100."""
-    omega = 100.0 ** -(torch.arange(dim // 2) / (dim // 2))
-    angles = torch.arange(count)[:, None] * omega
+def wave_channels(dim: int) -> int:
+    """Of each of three coordinates in `dim` channels; even."""
+    return dim // 6 * 2
+
+
+def waves(positions: Tensor, channels: int) -> Tensor:  # [...] -> [..., channels]
+    """[sin, cos] of positions in units of a token, under frequencies from 3 down to nearly 0.1."""
+    steps = torch.arange(channels // 2, device=positions.device) / (channels // 2)
+    angles = positions[..., None] * (3.0 * 30.0**-steps)
     return torch.cat([angles.sin(), angles.cos()], dim=-1)

@@ -81,11 +81,14 @@ class QueryAnswers:
         return self.visibility > 0
 
     @staticmethod
-    def from_raw(raw: Tensor) -> "QueryAnswers":  # [B, N, 13]
+    def from_raw(raw: Tensor, uv: Tensor) -> "QueryAnswers":  # [B, N, 13], [B, N, 2]
+        """Points and positions are told from where the query stands: (u, v) itself, and depth 1 on a wide lens' ray."""
         points, positions, visibility, displacement, normals, confidence = raw.split((3, 2, 1, 3, 3, 1), dim=-1)
         # exp: the loss is then linear in the raw value but for the error it weighs; the bound keeps it finite
         certain = confidence[..., 0].clamp(-8, 8).exp()
-        return QueryAnswers(points, positions, visibility[..., 0], displacement, F.normalize(normals, dim=-1), certain)
+        points = points + torch.cat([uv - 0.5, torch.ones_like(uv[..., :1])], dim=-1)
+        normals = F.normalize(normals, dim=-1)
+        return QueryAnswers(points, uv + positions, visibility[..., 0], displacement, normals, certain)
 
     @staticmethod
     def cat(parts: list["QueryAnswers"]) -> "QueryAnswers":
