@@ -76,18 +76,7 @@ def write_reconstruction(
     seconds["render"] = round(time.perf_counter() - started, 3)
 
     started = time.perf_counter()
-    depth = result.splats.depth[0].cpu()
-    pictures = {
-        "input": images,
-        "input views rendered": again,
-        "novel views": novel,
-        "depth": false_color(depth, torch.ones_like(depth, dtype=torch.bool), logarithmic=True),
-        "motion": motion_picture(scene_flow(result.splats).cpu()),
-    }
-    names = {"input.mp4": "input", "novel_view.mp4": "novel views", "depth.mp4": "depth", "motion.mp4": "motion"}
-    for name, key in names.items():
-        write_video(folder / name, enlarged(pictures[key]), NOVEL_FPS if key == "novel views" else CLIP_FPS)
-    write_image(folder / "overview.png", contact_sheet({k: enlarged(v, 224) for k, v in pictures.items()}))
+    _write_pictures(result, folder, again, novel)
     readouts = _write_readouts(result, on_device, folder)
     if arrays:
         write_arrays(result, on_device, path, moments, folder / "arrays.npz")
@@ -97,6 +86,21 @@ def write_reconstruction(
     summary |= _agreement(result, warnings) | {"peak_memory": peak_memory()}
     (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     return summary
+
+
+def _write_pictures(result: Reconstruction, folder: Path, again: Tensor, novel: Tensor) -> None:  # [V | K, 3, H, W]
+    depth = result.splats.depth[0].cpu()
+    pictures = {
+        "input": result.clip.images,
+        "input views rendered": again,
+        "novel views": novel,
+        "depth": false_color(depth, torch.ones_like(depth, dtype=torch.bool), logarithmic=True),
+        "motion": motion_picture(scene_flow(result.splats).cpu()),
+    }
+    names = {"input.mp4": "input", "novel_view.mp4": "novel views", "depth.mp4": "depth", "motion.mp4": "motion"}
+    for name, key in names.items():
+        write_video(folder / name, enlarged(pictures[key]), NOVEL_FPS if key == "novel views" else CLIP_FPS)
+    write_image(folder / "overview.png", contact_sheet({k: enlarged(v, 224) for k, v in pictures.items()}))
 
 
 def track(result: Reconstruction, scene: Scene4D, queries: Queries) -> PointTracks:
