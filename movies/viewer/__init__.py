@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from movies.long_scene import LongScene, load_scene
 from movies.scene import Scene4D
 from movies.trajectories import focus_depth
 from movies.viewer.looks import with_camera
@@ -19,7 +20,7 @@ HOST, PORT = "127.0.0.1", 8080
 class Viewer:
     """A scene that a browser can look at until `close`, or until the end of a `with` block."""
 
-    def __init__(self, scene: Scene4D, trails: Trails, folder: Path, host: str, port: int) -> None:
+    def __init__(self, scene: Scene4D | LongScene, trails: Trails, folder: Path, host: str, port: int) -> None:
         scene, self._stopped = with_camera(scene), threading.Event()
         self.server = start_server(host, port)
         stage = Stage(self.server, focus_depth(scene))
@@ -51,13 +52,13 @@ class Viewer:
 
 
 def open_viewer(path: str | Path, host: str = HOST, port: int = PORT) -> Viewer:
-    """Serve a stored scene, with the tracks.npz beside it where there is one.
+    """Serve a stored scene, or the folder of one in segments, with the tracks.npz beside it where there is one.
 
     Camera paths and their videos go to the folder `paths` beside the scene. Only this machine can connect unless
     `host` says otherwise. Raises InputError for a file that is no scene or no tracks, a place that is taken, or
     without viser.
     """
     path = Path(path)
-    scene, trails = Scene4D.load(path), Trails.load(path.parent / "tracks.npz")
+    scene, trails = load_scene(path), Trails.load(path.parent / "tracks.npz")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return Viewer(scene.to(device), trails, path.parent / "paths", host, port)

@@ -106,7 +106,7 @@ class PathEditor:
             time.sleep(1 / FPS)
 
     def _render(self, client, running: Running) -> None:
-        out, scene = self._file(".mp4"), self.player.shown
+        out, scene = self._file(".mp4"), self.player.film
         cameras, times = self._frames()
         size = scene_size(scene, round(self._longer.value))
         note = client.add_notification("movies", f"rendering {out.name}", loading=True, with_close_button=False)

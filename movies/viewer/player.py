@@ -5,6 +5,7 @@ import time
 from dataclasses import replace
 
 from movies.gaussians import Gaussians
+from movies.long_scene import LongScene
 from movies.scene import Scene4D
 from movies.viewer.controls import Activity, Running
 from movies.viewer.looks import LOOKS, recolored, widened
@@ -23,10 +24,11 @@ def advanced(moment: float, step: float) -> float:
 
 
 class Player:
-    """Time and looks of a scene on a stage, and their controls in the page."""
+    """Time and looks of a scene on a stage, and their controls in the page; of a long one the segment of its time."""
 
-    def __init__(self, stage: Stage, scene: Scene4D, trails: Trails, stopped: threading.Event) -> None:
+    def __init__(self, stage: Stage, scene: Scene4D | LongScene, trails: Trails, stopped: threading.Event) -> None:
         self.stage, self.shown, self._scene, self._trails = stage, scene, scene, trails
+        self._segment = 0
         self._seconds = max(SHORTEST, len(scene.times) / STORED_A_SECOND)
         self._lock = threading.Lock()  # callbacks come from several threads
         gui = stage.server.gui
@@ -56,6 +58,11 @@ class Player:
     def moment(self, moment: float) -> None:
         self._slider.value = moment  # which shows it
 
+    @property
+    def film(self) -> Scene4D | LongScene:
+        """What videos are rendered of."""
+        return self._scene if isinstance(self._scene, LongScene) else self.shown
+
     def look_through(self, client, view: int) -> None:
         """Let a client look through an input camera, at its time."""
         self.moment = float(self._scene.view_times[view])
@@ -63,13 +70,18 @@ class Player:
 
     def _recolor(self) -> None:
         with self._lock:
-            self.shown = recolored(self._scene, self._look.value)
+            long = isinstance(self._scene, LongScene)
+            self.shown = recolored(self._scene.window(self.moment) if long else self._scene, self._look.value)
             full = widened(self.shown)
             self._moving = replace(full, static=Gaussians.empty(device=full.times.device))
             self.stage.show_gaussians("static", full.static)
         self._show()
 
     def _show(self) -> None:
+        if isinstance(self._scene, LongScene) and self._scene.shown_most(self.moment) != self._segment:
+            self._segment = self._scene.shown_most(self.moment)
+            self._recolor()
+            return
         with self._lock, self.stage.server.atomic():
             self.stage.show_gaussians("moving", self._moving.at(self.moment))
             if self._tracks.value:

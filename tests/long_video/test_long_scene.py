@@ -106,6 +106,19 @@ def test_films_of_a_long_scene(folder, tmp_path, path):
     assert read_frames(tmp_path / "still.mp4", 9).num_total == 2
 
 
+def test_the_live_view_goes_from_segment_to_segment(folder):
+    pytest.importorskip("viser")
+    from movies.viewer import open_viewer
+
+    with open_viewer(folder, port=0) as viewer:
+        reds = []
+        for moment in (0.0, 5 / 15, 1.0):
+            viewer.player.moment = moment
+            reds.append(float(viewer.player.shown.moving.colors[0, 0, 0]))
+        assert reds == pytest.approx([0.0, 0.1, 0.3], abs=1e-3)
+        assert isinstance(viewer.player.film, LongScene)
+
+
 def test_exports_of_a_long_scene(folder, tmp_path):
     """A page for each segment; a ply for each time."""
     pages = export_file(folder, "html", tmp_path / "scene.html", "all")
