@@ -13,8 +13,8 @@ def view(scene: Positional[Scene], host: str = "127.0.0.1", port: int = 8080) ->
     Needs `pip install 'movies[view]'`. Ctrl-C ends it.
 
     Args:
-        scene: A scene.safetensors, or the folder of a scene in segments; tracks.npz beside it is drawn; camera paths and
-            videos go to paths/ beside it.
+        scene: A scene.safetensors, or the folder of a scene in segments. The tracks.npz beside it is drawn, camera
+            paths and videos go to paths/ beside it.
         host: Who may connect: 127.0.0.1 this machine only, 0.0.0.0 whoever reaches it over the network.
         port: Where on it, 0 for any that is free.
     """
