@@ -14,7 +14,7 @@ from movies.cameras import Cameras
 from movies.geometry import pixel_grid, project, transform_points
 from movies.rendering import render
 from movies.scene import Scene4D
-from movies.splats import DynamicSplats
+from movies.splats import DynamicSplats, activate
 from movies.tracks import PointTracks, Queries
 
 HIDDEN_TOLERANCE = 0.15  # a point is hidden where it lies deeper than the rendered surface by more than this share
@@ -31,13 +31,16 @@ def follow_splats(splats: DynamicSplats, queries: Queries, index: int = 0) -> tu
     """Where the pixels' points are at the target times, in the network's world: [T, P, 3], confidence [T, P].
 
     A query starts on its own ray at the depth of the pixel it lies in, and moves as that pixel does. The confidence is
-    the network's, 1 - 1/c; it means something where the weights were trained with it.
+    the opacity of the pixel's splat at each time: how far the pictures rely on it. (`motion_confidence` would say more
+    of weights that were trained with it; the bundled ones were not.)
     """
     height, width = splats.depth.shape[-2:]
     pixel = (queries.views, *_pixels(queries.positions, height, width))
     start = _lift(queries.positions, splats.depth[index][pixel], splats.cameras[index][queries.views])
-    offsets = splats.motion[index][(slice(None), *pixel)]  # [T, P, 3]
-    return start + offsets, 1 - 1 / splats.motion_confidence[index][(slice(None), *pixel)]
+    at_times = (splats.motion, splats.moving, splats.raw_motion_splats)
+    motion, moving, raw = (x[index][(slice(None), *pixel)] for x in at_times)  # [T, P, ...]
+    raw = torch.where(moving[..., None], raw, splats.raw_splats[index][pixel])
+    return start + motion, activate(raw)[2]
 
 
 def follow_scene(

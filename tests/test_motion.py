@@ -50,7 +50,7 @@ def sliding_splats(depth: float = 2.0) -> DynamicSplats:
         motion_confidence=4 * torch.ones(1, V, V, H, W),
         moving=moving[None],
         raw_splats=raw,
-        raw_motion_splats=raw[:, None].expand(1, V, V, H, W, NUM_ATTRIBUTES),
+        raw_motion_splats=raw[:, None].repeat(1, V, 1, 1, 1, 1),
         cameras=Cameras(torch.eye(4).repeat(1, V, 1, 1), LENS.repeat(1, V, 1)),
         view_times=times[None],
         times=times[None],
@@ -66,6 +66,7 @@ def all_pixels(stride: int = 1) -> Queries:
 
 def test_tracks_follow_their_points():
     splats, queries = sliding_splats(), all_pixels(4)
+    splats.raw_splats[..., 10] = 1.5
     points, confidence = follow_splats(splats, queries)
     tracks = observed(splats.to_scene(), points, confidence, queries, (H, W))
     assert tracks.points.shape == (V, V * 4 * 6, 3)
@@ -77,7 +78,9 @@ def test_tracks_follow_their_points():
     assert (travelled[~upper] == 0).all()
     # over the clip 0.6 units at depth 2 are 0.3 of the width
     assert torch.allclose((tracks.positions[-1] - tracks.positions[0])[upper][:, 0], torch.tensor(0.3), atol=1e-6)
-    assert (tracks.confidence == 0.75).all()  # 1 - 1/4
+    # opacities: sigmoid(2 * 2.5 - 2) = 0.953 of what moves, sigmoid(2 * 1.5 - 2) = 0.731 of the rest
+    assert torch.allclose(tracks.confidence[:, upper], torch.tensor(0.9526), atol=1e-4)
+    assert torch.allclose(tracks.confidence[:, ~upper], torch.tensor(0.7311), atol=1e-4)
 
 
 def test_a_query_starts_on_its_own_ray_not_at_the_pixels_centre():

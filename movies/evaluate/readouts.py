@@ -6,6 +6,7 @@ which with its stored scene shows what the reading itself costs. Clips and units
 movies/evaluate/synthetic.py.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 
@@ -91,6 +92,7 @@ class ReadoutScores:
     moving_within_5: float
     moving_within_10: float
     visibility: float  # share of equal flags, hidden points included
+    confidence: float  # rank correlation (Spearman) of confidence and nearness to the truth; NaN where one is constant
     scene_flow: float  # mean error on moving pixels, from one view to the next
     optical_flow: float  # mean error on moving pixels, in pixels
     mask_iou: float
@@ -138,9 +140,16 @@ def score(clip: TrueClip, splats: DynamicSplats, stored: bool) -> ReadoutScores:
     tracks = observed(scene, points, confidence, queries, context.size)
     masks = above_the_still(_motion_of(points, context) / splats.depth.median())
     figures = _distances(clip, points.nan_to_num(0)) | _flows(clip, points.nan_to_num(0))
+    seen = clip.others & clip.visible
+    figures["confidence"] = _rank_correlation(confidence[seen], -(points - clip.points).norm(dim=-1)[seen])
     figures["visibility"] = (tracks.visible == clip.visible)[clip.others].float().mean()
     figures["mask_iou"] = metrics.iou(cleaned_masks(masks).flatten(0, 1), clip.moving.flatten(0, 1))
     return ReadoutScores(**{name: float(value) for name, value in figures.items()})
+
+
+def _rank_correlation(a: Tensor, b: Tensor) -> Tensor:  # [N], [N] -> []
+    ranks = [x.nan_to_num(0).unique(return_inverse=True)[1].double() for x in (a, b)]
+    return torch.corrcoef(torch.stack(ranks))[0, 1]
 
 
 def _motion_of(points: Tensor, context: Views) -> Tensor:  # [V, P, 3] -> [V, H, W]
@@ -189,12 +198,13 @@ class ReadoutReport:
         clips = len(self.always_visible)
         lines = [
             f"| {clips} dynamic clips, {self.size}x{self.size} | 3D error | within 5 % | 10 % | moving: 3D error "
-            "| within 5 % | 10 % | visibility | scene flow | optical flow, px | mask IoU |",
-            "| --- " * 11 + "|",
+            "| within 5 % | 10 % | visibility | confidence | scene flow | optical flow, px | mask IoU |",
+            "| --- " * 12 + "|",
         ]
-        digits = (4, 3, 3, 4, 3, 3, 3, 4, 2, 3)
+        digits = (4, 3, 3, 4, 3, 3, 3, 2, 4, 2, 3)
         for name, title in NAMES.items():
-            figures = [f"{x:.{d}f}" for x, d in zip(self.mean(name).values(), digits, strict=True)]
+            figures = zip(self.mean(name).values(), digits, strict=True)
+            figures = ["-" if math.isnan(x) else f"{x:.{d}f}" for x, d in figures]
             lines.append(f"| {title} | {' | '.join(figures)} |")
         always = sum(self.always_visible) / clips
         return "\n".join([*lines, "", f"Saying that every point is visible: {always:.3f}."])
