@@ -149,7 +149,7 @@ class _Judge:
 
     def _novel_loss(self, scene: Scene4D) -> float:
         changed = float((self._novel(scene) - self.novel).square().mean())
-        return 10 * math.log10(1 + changed / 10 ** (-self.start / 10))
+        return 10 * math.log10(1 + changed / max(10 ** (-self.start / 10), 1e-12))
 
 
 def _merged(scene: Scene4D, judge: _Judge, max_loss: float) -> Scene4D:
