@@ -78,7 +78,7 @@ def prediction_file(folder: Path, name: str) -> Path:
 
 
 def load_prediction(folder: Path, inputs: Inputs) -> Prediction:
-    """The npz of a case. Raises InputError for a missing file, an unknown key, wrong shapes and lengths, and NaN."""
+    """The npz of a case, not yet `checked`. Raises InputError for a missing file and for an unknown array."""
     path = prediction_file(folder, inputs.name)
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -91,7 +91,7 @@ def load_prediction(folder: Path, inputs: Inputs) -> Prediction:
     unknown = sorted(set(arrays) - set(known))
     if unknown:
         raise InputError(f"{path}: unknown array {unknown[0]!r}; known are {', '.join(known)}")
-    return Prediction(**{key: _tensor(key, value) for key, value in arrays.items()}).checked(inputs)
+    return Prediction(**{key: _tensor(key, value) for key, value in arrays.items()})
 
 
 def _tensor(name: str, array: np.ndarray) -> Tensor:

@@ -27,15 +27,17 @@ def point_l1(points: Tensor, target: Tensor, mask: Tensor) -> Tensor:  # [B, ...
     return mean_where((points - target).abs().sum(dim=-1), mask)
 
 
+def median_distance(points: Tensor, mask: Tensor) -> Tensor:  # [..., 3], [...] bool -> []
+    """Of the mask's points from the origin; the middle two of an even number averaged, as numpy does; NaN of none."""
+    distances = points[mask].norm(dim=-1).sort().values
+    middle = (len(distances) - 1) / 2
+    ends = [math.floor(middle), math.ceil(middle)]
+    return distances[ends].mean() if len(distances) else points.new_tensor(torch.nan)
+
+
 def median_scale(points: Tensor, target: Tensor, mask: Tensor) -> Tensor:  # [..., 3], [..., 3], [...] bool -> []
     """What brings the median distance of `points` from the origin to that of `target`; NaN where the mask is empty."""
-    return _median(target[mask].norm(dim=-1)) / _median(points[mask].norm(dim=-1)).clamp(min=1e-12)
-
-
-def _median(values: Tensor) -> Tensor:  # [K] -> []; of an even number the mean of the middle two, as numpy has it
-    middle = (len(values) - 1) / 2
-    ends = [math.floor(middle), math.ceil(middle)]
-    return values.sort().values[ends].mean() if len(values) else values.new_tensor(torch.nan)
+    return median_distance(target, mask) / median_distance(points, mask).clamp(min=1e-12)
 
 
 def pixel_distance(depth: Tensor, fxfycxcy: Tensor, size: tuple[int, int]) -> Tensor:  # [V, P], [V, 4] -> [V, P]

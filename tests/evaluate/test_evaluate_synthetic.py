@@ -8,7 +8,12 @@ import torch
 
 from movies import VGGT, ModelConfig, MoVieS, metrics
 from movies.data.synthetic import synthetic_sequences
+from movies.errors import InputError
 from movies.evaluate import synthetic
+from movies.evaluate.held_out import evaluate_held_out
+from movies.evaluate.methods import MethodSpec
+from movies.evaluate.protocol import load_protocol
+from movies.evaluate.runner import evaluate, export_inputs
 from movies.geometry import project
 
 
@@ -69,3 +74,33 @@ def test_report_holds_every_clip_and_its_pictures(models, tmp_path):
     assert "| nearest input frame copied |" in report.markdown()
     assert report.mean_of_ratio() == pytest.approx(1, abs=1e-5)
     assert len(list(tmp_path.glob("*.png"))) == 2
+
+
+@pytest.fixture
+def held_out(monkeypatch):
+    """The protocol `synthetic` at the small networks' size."""
+    frozen = load_protocol("synthetic")
+    small = frozen.model_copy(update={"options": frozen.options | {"size": 28}})
+    monkeypatch.setattr("movies.evaluate.held_out.load_protocol", lambda name: small)
+
+
+def test_the_protocol_prints_the_table_of_its_models(held_out, small_networks, tmp_path):
+    """Through scenes, files and report the figures are those that bundling weights measures; twice the same."""
+    paths = small_networks.weights, small_networks.camera_weights
+    models = MoVieS.from_pretrained(paths[0]).eval(), VGGT.from_pretrained(paths[1]).eval()
+    table, failed = evaluate_held_out(*paths, 1, 0.0, tmp_path / "a")
+    assert not failed and table == synthetic.evaluate_models(*models, num_clips=1).markdown()
+    assert len(list((tmp_path / "a/pictures").glob("*.png"))) == 2
+    assert evaluate_held_out(*paths, 1, 0.0, tmp_path / "b") == (table, False)
+    first, second = (json.loads((tmp_path / place / "report.json").read_text()) for place in ("a", "b"))
+    assert first.pop("cost") and second.pop("cost") and first == second
+    assert first["protocol"]["choices"]["options"]["num_clips"] == 1  # another digest than the frozen one's
+
+
+def test_predictions_are_not_held_out_worlds(tmp_path):
+    with pytest.raises(InputError, match="compares MoVieS with its own baselines; predictions: synthetic_worlds"):
+        evaluate("synthetic", MethodSpec(predictions=str(tmp_path)))
+    with pytest.raises(InputError, match="compares MoVieS with its own baselines"):
+        export_inputs("synthetic", "", tmp_path)
+    with pytest.raises(InputError, match="clips must be at least 1, got 0"):
+        evaluate_held_out("tiny", "tiny", 0, 0.0, None)

@@ -29,13 +29,16 @@ def score(case: Case, prediction: Prediction, protocol: Protocol) -> dict[str, T
 
 
 def score_boundary(case: Case, prediction: Prediction, protocol: Protocol) -> dict[str, Tensor]:  # [V] each
-    """pdbe_accuracy and pdbe_completeness in pixels, for each alignment; where nothing is known lies far away."""
+    """pdbe_accuracy and pdbe_completeness in pixels, for each alignment.
+
+    Where the true depth is not known, both count as far away: only the rest is judged, and its border is no error.
+    """
     target, mask = truth_of(case, protocol.depth)
     far = torch.tensor(protocol.depth.largest) if protocol.depth.largest else target[mask].max()
     scores = {}
     for kind in protocol.depth.alignments:
         depth = aligned(prediction.depth, target, mask, kind, protocol.depth.largest)
-        pair = metrics.boundary_error(depth, torch.where(mask, target, far))
+        pair = metrics.boundary_error(*(torch.where(mask, x, far) for x in (depth, target)))
         scores[f"pdbe_accuracy_{kind}"], scores[f"pdbe_completeness_{kind}"] = pair
     return scores
 

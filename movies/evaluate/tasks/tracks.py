@@ -35,8 +35,7 @@ def score(case: Case, prediction: Prediction, protocol: Protocol) -> dict[str, T
 
 def _distances(tracks: Tensor, target: Tensor, seen: Tensor, radii: tuple[float, ...]) -> dict[str, Tensor]:
     """Of tracks [V, P, 3], both sides divided by the median distance of their visible points from the origin."""
-    tracks = tracks * metrics.median_scale(tracks, target, seen)
-    unit = target[seen].norm(dim=-1).median() if seen.any() else target.new_ones(())
-    flat = [(x / unit).flatten(0, 1)[None] for x in (tracks, target)] + [seen.flatten()[None]]
+    flat = [(x / metrics.median_distance(x, seen)).flatten(0, 1)[None] for x in (tracks, target)]
+    flat.append(seen.flatten()[None])
     scores = {"epe": metrics.endpoint_error(*flat)}
     return scores | {f"delta_{radius:.2f}": metrics.within(*flat, radius) for radius in radii}
