@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 
 import av
@@ -27,12 +28,27 @@ sys.path.insert(0, str(FIXTURES))
 
 import layouts_dynamic  # noqa: E402
 import layouts_static  # noqa: E402
-from scene import make_scene  # noqa: E402
+from scene import Scene, make_scene  # noqa: E402
 
 from movies.data.readers import READERS  # noqa: E402
 from movies.data.readers.frames import frames_of  # noqa: E402
+from movies.data.readers.packed import PackedSequence, pack_sequence  # noqa: E402
+
+
+def _realestate10k(root: Path, scene: Scene) -> None:
+    layouts_static.write_realestate10k(root, scene)
+    layouts_static.write_realestate10k_depth(root, scene)
+
+
+def _packed(root: Path, scene: Scene) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        layouts_dynamic.write_pointodyssey(Path(folder), scene)
+        pack_sequence(READERS["pointodyssey"](folder)[0], root / "pointodyssey.h5")
+
 
 WRITERS = {
+    "realestate10k": _realestate10k,
+    "packed": _packed,
     "tartanair": layouts_static.write_tartanair,
     "matrixcity": layouts_static.write_matrixcity,
     "vkitti2": layouts_static.write_vkitti2,
@@ -43,14 +59,20 @@ WRITERS = {
 }
 
 
-def _picture(path: Path) -> np.ndarray:
+def _picture(path: Path | BytesIO) -> np.ndarray:
     with Image.open(path) as file:
         return np.asarray(file)
 
 
-def _hdf5(path: Path) -> np.ndarray:
+def _hdf5(path: Path) -> list[np.ndarray]:
+    """Every array, and the pictures of a packed file."""
     with h5py.File(path) as file:
-        return file["disparity"][:]
+        arrays = [file[key][()] for key in file if key not in ("pictures", "ends")]
+        if "pictures" not in file:
+            return arrays
+        ends, content = file["ends"][:].tolist(), file["pictures"][:]
+    starts = [0, *ends[:-1]]
+    return arrays + [_picture(BytesIO(content[a:b].tobytes())) for a, b in zip(starts, ends, strict=True)]
 
 
 def _exr(path: Path) -> np.ndarray:
@@ -73,8 +95,8 @@ def _tensors(path: Path) -> dict:
 
 
 BARE: dict[str, Callable] = {
-    ".jpg": _picture, ".png": _picture, ".dsp5": _hdf5, ".exr": _exr, ".npy": np.load, ".npz": _arrays, ".mp4": _video,
-    ".pth": _tensors,
+    ".jpg": _picture, ".png": _picture, ".dsp5": _hdf5, ".h5": _hdf5, ".exr": _exr, ".npy": np.load, ".npz": _arrays,
+    ".mp4": _video, ".pth": _tensors,
 }  # fmt: skip
 
 
@@ -100,6 +122,8 @@ def opened_files(sequence, indices: list[int]) -> list[Path]:
     sys.addaudithook(hook)  # cannot be taken off again, hence `recording`
     sequence.read(indices)
     recording = False
+    if isinstance(sequence, PackedSequence):
+        return [sequence.path]
     frames = frames_of(sequence)
     opened |= {path for i in indices for path in (frames.images[i], frames.depths[i]) if path is not None}
     return sorted(path for path in opened if path.suffix in BARE and path.is_relative_to(sequence.root))
@@ -112,11 +136,13 @@ def plain_loop(files: list[Path]) -> list[torch.Tensor]:
     pictures = [array for array in flat if isinstance(array, np.ndarray) and array.ndim >= 2 and len(array) > 16]
     kinds = [[a for a in pictures if a.shape == shape] for shape in sorted({a.shape for a in pictures})]
     return [
-        torch.from_numpy(
-            np.stack([np.moveaxis(a, -1, 0) if a.ndim == 3 else a for a in kind], dtype=np.float32, casting="unsafe")
-        )
-        for kind in kinds
+        torch.from_numpy(np.stack([_planes(a) for a in kind], dtype=np.float32, casting="unsafe")) for kind in kinds
     ]
+
+
+def _planes(array: np.ndarray) -> np.ndarray:
+    """Channels first, where there are any."""
+    return np.moveaxis(array, -1, 0) if array.ndim == 3 and array.shape[-1] == 3 else array
 
 
 def fastest(functions: list[Callable[[], object]], rounds: int) -> list[float]:
@@ -133,7 +159,8 @@ def fastest(functions: list[Callable[[], object]], rounds: int) -> list[float]:
 
 
 def measure(reader: str, root: Path, rounds: int) -> Speed:
-    sequence = READERS[reader](root)[0]
+    options = {"depths": "depths"} if reader == "realestate10k" else {}
+    sequence = READERS[reader](root, **options)[0]
     indices = list(range(sequence.num_frames))
     files = opened_files(sequence, indices)
     read = partial(sequence.read, indices)

@@ -180,7 +180,7 @@ def check_quality(clip: Clip, config: ClipConfig, rules: SourceRules) -> None:
     context = clip.context
     share = context.depth_mask.float().mean().item()
     if share < rules.min_valid_depth:
-        raise Refusal(f"only {share:.1%} of the context's depth is valid")
+        raise Refusal(f"only {share:.2%} of the context's depth is valid")
     rotation = context.cameras.c2w[:, :3, :3]
     angle = rotation_angle(rotation[:1], rotation).max().item()
     if angle > config.max_rotation:

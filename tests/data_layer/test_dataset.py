@@ -49,7 +49,11 @@ def test_clips_are_cut_from_one_reading(plane):
 
 @pytest.mark.parametrize(
     ("bad", "reason"),
-    [({"turn": 30.0}, "turns by"), ({"valid": False}, "0.0% of the context's depth"), ({"num_frames": 2}, "need more")],
+    [
+        ({"turn": 30.0}, "turns by"),
+        ({"valid": False}, "0.00% of the context"),
+        ({"num_frames": 2}, "need more"),
+    ],
 )
 def test_refused_draws_are_replaced_and_told(plane, bad, reason):
     dataset = ClipDataset([([plane("bad", **bad), plane("good")], 1)], config(max_rotation=20.0))

@@ -4,7 +4,7 @@ A reader names its files and translates its own conventions. Here: listing is la
 opened, missing frames are left out, and sizes are compared. Nothing is kept but the last few sequences' file lists.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Sequence as Indices
 from dataclasses import dataclass
 from functools import lru_cache
@@ -69,6 +69,11 @@ class FrameSequence:
         """z-depth in metres of one frame that has a depth file; 0, NaN or infinite where it is not valid."""
         raise NotImplementedError
 
+    def read_depths(self, frames: Frames, indices: list[int]) -> Iterator[np.ndarray | None]:
+        """`read_depth` of frame after frame; None for those without a depth file."""
+        for i in indices:
+            yield None if frames.depths[i] is None else self.read_depth(frames, i)
+
     def read_tracks(self, frames: Frames, indices: list[int]) -> Tracks:  # V views
         """World points through the frames at `indices`."""
         return Tracks.empty(len(indices))
@@ -99,20 +104,19 @@ class FrameSequence:
         chosen = checked_indices(self.name, indices, len(frames.images))
         images = self.read_images(frames, chosen)
         depth = torch.zeros(len(chosen), *images.shape[-2:])
-        for row, i in zip(depth, chosen, strict=True):
-            self._fill_depth(row, frames, i)
+        for row, i, found in zip(depth, chosen, self.read_depths(frames, chosen), strict=True):
+            if found is not None:
+                _fill_depth(row, found, frames.size, frames.depths[i])
         mask = torch.from_numpy(depth.numpy() > 0)  # several times faster than torch's own comparison
         views = Views(images, frames.cameras[chosen], frame_times(frames.numbers, chosen), depth, mask)
         return views, self.read_tracks(frames, chosen)
 
-    def _fill_depth(self, row: Tensor, frames: Frames, index: int) -> None:  # [H, W], stays 0 where not valid
-        path = frames.depths[index]
-        if path is None:
-            return
-        depth = np.asarray(self.read_depth(frames, index), dtype=np.float32)
-        if depth.shape != frames.size:
-            raise InputError(f"{path}: depth of {_text(depth.shape)} pixels for images of {_text(frames.size)}")
-        row.copy_(torch.from_numpy(resampled(depth, tuple(row.shape)))).nan_to_num_(0, 0, 0).clamp_(min=0)
+
+def _fill_depth(row: Tensor, found: np.ndarray, size: tuple[int, int], path: Path) -> None:  # [H, W], 0 where not valid
+    depth = np.asarray(found, dtype=np.float32)
+    if depth.shape != size:
+        raise InputError(f"{path}: depth of {_text(depth.shape)} pixels for images of {_text(size)}")
+    row.copy_(torch.from_numpy(resampled(depth, tuple(row.shape)))).nan_to_num_(0, 0, 0).clamp_(min=0)
 
 
 @lru_cache(maxsize=128)

@@ -8,8 +8,9 @@
   points [F, P, 3], visible [F, P]             only where there are tracks
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as Indices
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
@@ -26,7 +27,7 @@ from movies.data.readers.files import inside, open_hdf5
 from movies.data.readers.frames import FrameSequence, checked_indices, frames_of, open_sequences, resampled
 from movies.errors import InputError
 from movies.files import replacing_file
-from movies.video import read_image, scaled_size
+from movies.video import image_size, read_image_into, scaled_size
 
 FRAMES_AT_ONCE = 16  # while packing: a whole sequence may not fit into memory
 PACKING = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
@@ -67,23 +68,31 @@ class PackedSequence:
         """See Sequence."""
         chosen = checked_indices(self.name, indices, self.num_frames)
         with open_hdf5(self.path) as file:
-            images = torch.stack([self._image(file, i) for i in chosen])
-            size = tuple(images.shape[-2:])
-            depth = torch.stack([_depth(file, i, size) for i in chosen])
+            images = self._pictures(file, chosen) if "pictures" in file else _images(file, chosen)
+            depth = _depth(file, chosen, tuple(images.shape[-2:]))
             cameras = Cameras(*(_rows(file, key, chosen) for key in ("c2w", "fxfycxcy")))
-            views = Views(images, cameras, _rows(file, "times", chosen), depth, depth > 0)
-            views = views.resized(*scaled_size(size, self.short_side))  # images that were no pictures
+            mask = torch.from_numpy(depth.numpy() > 0)
+            views = Views(images, cameras, _rows(file, "times", chosen), depth, mask)
+            views = views.resized(*scaled_size(views.size, self.short_side))  # images that were no pictures
             if not self.has_tracks:
                 return views, Tracks.empty(len(chosen))
             return views, Tracks(_rows(file, "points", chosen), _rows(file, "visible", chosen))
 
-    def _image(self, file: Any, index: int) -> Tensor:  # [3, H, W]
-        if "images" in file:
-            image = torch.from_numpy(file["images"][index])
-            return image / 255 if image.dtype == torch.uint8 else image
-        start = int(file["ends"][index - 1]) if index else 0
+    def _pictures(self, file: Any, chosen: list[int]) -> Tensor:  # [V, 3, H, W]
+        ends, content = np.concatenate([[0], file["ends"][:]]), file["pictures"]
+        packed = [BytesIO(content[ends[i] : ends[i + 1]].tobytes()) for i in chosen]
+        with self._told(chosen[0]):
+            images = torch.empty(len(chosen), 3, *scaled_size(image_size(packed[0]), self.short_side))
+        for i, image, picture in zip(chosen, images, packed, strict=True):
+            with self._told(i):
+                picture.seek(0)
+                read_image_into(image, picture, self.short_side)
+        return images
+
+    @contextmanager
+    def _told(self, index: int) -> Iterator[None]:
         try:
-            return read_image(BytesIO(file["pictures"][start : file["ends"][index]].tobytes()), self.short_side)
+            yield
         except InputError as error:
             raise InputError(f"{self.path}: the picture of frame {index} cannot be read; pack it again") from error
 
@@ -98,12 +107,28 @@ def _contents(path: Path) -> dict[str, Any]:
         return {**{key: file[key].shape for key in file}, "is_static": bool(file.attrs["is_static"])}
 
 
+def _images(file: Any, chosen: list[int]) -> Tensor:  # [V, 3, H, W]
+    images = _rows(file, "images", chosen)
+    return images / 255 if images.dtype == torch.uint8 else images
+
+
 def _rows(file: Any, key: str, chosen: list[int]) -> Tensor:  # [V, ...]
-    return torch.from_numpy(np.stack([file[key][i] for i in chosen]))
+    data = file[key]
+    if data.chunks is None:  # small: at once
+        return torch.from_numpy(data[()][chosen])
+    rows = np.empty((len(chosen), *data.shape[1:]), data.dtype)
+    for row, i in zip(rows, chosen, strict=True):
+        data.read_direct(row, np.s_[i])
+    return torch.from_numpy(rows)
 
 
-def _depth(file: Any, index: int, size: tuple[int, int]) -> Tensor:  # [H, W]
-    return torch.from_numpy(resampled(file["depth"][index], size)) if "depth" in file else torch.zeros(size)
+def _depth(file: Any, chosen: list[int], size: tuple[int, int]) -> Tensor:  # [V, H, W]
+    if "depth" not in file:
+        return torch.zeros(len(chosen), *size)
+    depth = _rows(file, "depth", chosen)
+    if depth.shape[1:] == size:
+        return depth
+    return torch.from_numpy(np.stack([resampled(row, size) for row in depth.numpy()]))
 
 
 def packed_sequences(
@@ -144,7 +169,7 @@ def _parts(sequence: Any) -> list[tuple[int, int]]:
 
 
 def _create(file: Any, sequence: Any, views: Views, tracks: Tracks) -> None:
-    """Empty data sets, each a frame to a chunk, and the pictures."""
+    """Empty data sets, the large ones a frame to a chunk, and the pictures."""
     number, (height, width), points = sequence.num_frames, views.size, len(tracks)
     shapes = {"c2w": ((4, 4), "f4"), "fxfycxcy": ((4,), "f4"), "times": ((), "f4")}
     if isinstance(sequence, FrameSequence) and type(sequence).read_images is FrameSequence.read_images:
@@ -157,8 +182,8 @@ def _create(file: Any, sequence: Any, views: Views, tracks: Tracks) -> None:
     if points:
         shapes |= {"points": ((points, 3), "f4"), "visible": ((points,), "?")}
     for key, (shape, dtype) in shapes.items():
-        packing = PACKING if np.prod(shape) > 16 else {}
-        file.create_dataset(key, (number, *shape), dtype, chunks=(1, *shape), **packing)
+        packing = {"chunks": (1, *shape), **PACKING} if np.prod(shape) > 16 else {}
+        file.create_dataset(key, (number, *shape), dtype, **packing)
 
 
 def sequence_has_depth(sequence: Any, views: Views) -> bool:

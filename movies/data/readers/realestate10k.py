@@ -84,13 +84,17 @@ class RealEstateSequence(FrameSequence):
         c2w[:, :3, 3] *= scale
         return Frames(images, normalised_cameras(c2w, chosen[:, 1:5]), depths, numbers, first_size(images))
 
-    def read_depth(self, frames: Frames, index: int) -> np.ndarray:  # [H, W]
-        path = frames.depths[index]
-        depth = read_hdf5(path, "depth", _depth_rows(path)[frames.numbers[index]])
-        height, width = frames.size
-        if depth.ndim != 2 or abs(depth.shape[1] * height / (depth.shape[0] * width) - 1) > 0.02:
-            raise InputError(f"{path}: depth of shape {list(depth.shape)} for images of {width}x{height} pixels")
-        return resampled(depth.astype(np.float32), frames.size)
+    def read_depths(self, frames: Frames, indices: list[int]) -> Iterator[np.ndarray | None]:
+        """All out of the clip's one file, opened once."""
+        path = next((path for path in frames.depths if path), None)
+        if path is None:
+            yield from (None for _ in indices)
+            return
+        rows = _depth_rows(path)
+        with open_hdf5(path) as file:
+            for i in indices:
+                row = rows.get(frames.numbers[i])
+                yield None if row is None else _of_images(file["depth"][row], frames.size, path)
 
     def _depths(self) -> tuple[dict[int, Path], float]:
         """The depth file for each timestamp in it, and the factor for the camera positions."""
@@ -105,6 +109,13 @@ class RealEstateSequence(FrameSequence):
     def _place(self, folder: str, relative: str) -> Path | None:
         places = [inside(place, relative) for place in _places(Path(self.root) / folder, self.split)]
         return next((place for place in places if place.exists()), None)
+
+
+def _of_images(depth: np.ndarray, size: tuple[int, int], path: Path) -> np.ndarray:  # [h, w] -> [H, W]
+    height, width = size
+    if depth.ndim != 2 or abs(depth.shape[1] * height / (depth.shape[0] * width) - 1) > 0.02:
+        raise InputError(f"{path}: depth of shape {list(depth.shape)} for images of {width}x{height} pixels")
+    return resampled(depth.astype(np.float32, copy=False), size)
 
 
 @lru_cache(maxsize=128)

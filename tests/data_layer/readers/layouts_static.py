@@ -62,16 +62,18 @@ def write_realestate10k_depth(root: Path, scene: Scene, clip="0123456789abcdef",
 # --- TartanAir ---------------------------------------------------------------------------------------------------
 
 
-def write_tartanair(root: Path, scene: Scene, folder="office/Easy/P001", dtype=np.float32, images=".png") -> Path:
+def write_tartanair(
+    root: Path, scene: Scene, folder="office/Easy/P001", dtype=np.float32, images=".png", camera="left"
+) -> Path:
     place, lines = root / folder, []
-    (place / "depth_left").mkdir(parents=True)
+    (place / f"depth_{camera}").mkdir(parents=True)
     for frame, c2w in enumerate(scene.c2w):
         ned = NED @ c2w @ NED.T
         lines.append(f"{row(ned[:3, 3])} {row(Rotation.from_matrix(ned[:3, :3]).as_quat())}")
-        save_image(place / "image_left" / f"{frame:06d}_left{images}", scene, frame)
+        save_image(place / f"image_{camera}" / f"{frame:06d}_{camera}{images}", scene, frame)
         depth = np.where(scene.depth[frame] > 0, scene.depth[frame], 10_000)
-        np.save(place / "depth_left" / f"{frame:06d}_left_depth.npy", depth.astype(dtype))
-    save_lines(place / "pose_left.txt", lines)
+        np.save(place / f"depth_{camera}" / f"{frame:06d}_{camera}_depth.npy", depth.astype(dtype))
+    save_lines(place / f"pose_{camera}.txt", lines)
     return place
 
 

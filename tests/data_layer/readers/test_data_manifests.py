@@ -18,11 +18,12 @@ from layouts_static import (
 from scene import make_scene
 
 from movies.cli import main
+from movies.clip import Clip, Tracks, Views
 from movies.data.batching import PlanSampler
 from movies.data.buckets import Buckets, ClipShape
-from movies.data.dataset import BatchPlan, ClipConfig, ClipDataset
+from movies.data.dataset import BatchPlan, ClipConfig, ClipDataset, check_quality
 from movies.data.manifest import load_manifest, load_mix
-from movies.data.sampling import SamplingConfig
+from movies.data.sampling import Refusal, SamplingConfig
 from movies.errors import InputError
 from movies.model.config import ModelConfig
 from movies.model.network import MoVieS
@@ -128,6 +129,22 @@ def test_skipped_sequences_are_left_out(tmp_path):
     path.write_text(text % "*")
     with pytest.raises(InputError, match="'t': no sequence is left"):
         load_manifest(path).sequences()
+
+
+@pytest.mark.parametrize(("tracks", "refused"), [(200, False), (60, True)])
+def test_sparse_depth_of_tracks_is_enough_and_hardly_any_is_not(tracks, refused):
+    """Of 512 x 512 pixels; what stands in for them here is the share of a clip's pixels with depth."""
+    clip_rules = load_manifest(BUNDLED / "stereo4d.toml").rules()
+    views = make_scene(num_frames=2).views
+    mask = torch.zeros(2, 512, 512, dtype=torch.bool)
+    mask.flatten(1)[:, :tracks] = True
+    views = Views(torch.zeros(2, 3, 512, 512), views.cameras, views.times, mask.float(), mask)
+    clip, config = Clip(views, Tracks.empty(2), 2), ClipConfig(SamplingConfig(1, (1, 1)))
+    if refused:
+        with pytest.raises(Refusal, match=r"only 0\.02% of the context's depth is valid"):
+            check_quality(clip, config, clip_rules)
+    else:
+        check_quality(clip, config, clip_rules)
 
 
 def test_depth_quantiles_gap_and_weights_reach_the_clip(tmp_path):

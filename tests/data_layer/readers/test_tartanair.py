@@ -28,6 +28,19 @@ def test_half_precision_and_jpg(tmp_path, scene):
     assert_reads_back(READERS["tartanair"](tmp_path)[0], scene, depth_rtol=2**-11, image_atol=0.04)
 
 
+def test_the_right_camera_is_an_option(tmp_path, scene):
+    other = make_scene(fxfycxcy=(0.5, 320 / 480, 0.5, 0.5), is_static=True, seed=23)
+    write_tartanair(tmp_path, other)
+    assert READERS["tartanair"](tmp_path)[0].num_frames == 6
+    with pytest.raises(InputError, match="no TartanAir sequence"):
+        READERS["tartanair"](tmp_path, camera="right")
+    (tmp_path / "right").mkdir()
+    write_tartanair(tmp_path / "right", scene, camera="right")
+    assert_reads_back(READERS["tartanair"](tmp_path / "right", camera="right")[0], scene)
+    with pytest.raises(InputError, match="camera must be left or right, got 'middle'"):
+        READERS["tartanair"](tmp_path, camera="middle")
+
+
 def test_doubled_folders_and_gaps_in_the_numbers(tmp_path, scene):
     for folder in ("office/office/Hard/P009", "ocean/Easy/P000", "ocean/Easy/P004"):
         write_tartanair(tmp_path, scene, folder)
