@@ -58,17 +58,21 @@ def reconstruct_long_file(
     def estimate() -> Callable[[Tensor], VGGTPrediction]:
         return found_cameras.load(_camera_network, precision).to(place)
 
-    described = {"movies": _identity(found, weights), "vggt": _identity(found_cameras, camera_weights)}
+    described = {
+        "movies": _identity(found, weights, precision),
+        "vggt": _identity(found_cameras, camera_weights, precision),
+    }
     networks = Networks(
         estimate, lambda: found.load(MoVieS, precision).to(place), side, found.config.patch_size, place, described
     )
     return reconstruct_chunks(source, plan, networks, out, say)
 
 
-def _identity(found: Pretrained, name: str) -> dict:
+def _identity(found: Pretrained, name: str, dtype: torch.dtype) -> dict:
     """What tells weights from others without reading them: a run that goes on must find the same."""
     file = found.file.path.stat()
-    return {"name": name, "model": found.network, "bytes": file.st_size, "modified": file.st_mtime_ns}
+    known = {"name": name, "model": found.network, "dtype": str(dtype)}
+    return known | {"bytes": file.st_size, "modified": file.st_mtime_ns}
 
 
 def _held_bytes(found: Pretrained, dtype: torch.dtype) -> int:

@@ -15,7 +15,7 @@ from movies.long_video.chunks import Geometry, shared
 from movies.long_video.plan import Plan
 from movies.scene import Scene4D
 
-VOXEL = 1.0  # edge of the cubes in which a Gaussian of about the same size stands for another, in their size
+VOXEL = 4.0  # edge of the cubes in which a Gaussian of about the same size stands for another, in their size
 _PRIMES = (73856093, 19349663, 83492791, 2654435761)
 
 

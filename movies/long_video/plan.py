@@ -1,5 +1,6 @@
 """Which frames make a chunk: from the clip's length and cuts, the model's limit and a memory budget."""
 
+import hashlib
 import re
 from dataclasses import dataclass
 from itertools import pairwise
@@ -33,6 +34,7 @@ class Plan:
     """Chunks in order of time, neighbours of one shot sharing frames; frames that no chunk reads are left out."""
 
     num_frames: int
+    digest: str  # of the small pictures, which tells clips apart
     chunks: tuple[Chunk, ...]
     loops: tuple[Chunk, ...]  # chunks of two places far apart in time that look alike
     left_out: tuple[int, ...]
@@ -83,7 +85,8 @@ def make_plan(thumbnails: Tensor, length: int = CHUNK, overlap: int = OVERLAP, l
     read = {frame for chunk in chunks for frame in chunk.frames}
     left_out = tuple(i for i in range(len(thumbnails)) if i not in read)
     found = _loops(thumbnails, chunks, length) if loops else ()
-    return Plan(len(thumbnails), tuple(chunks), found, left_out)
+    digest = hashlib.sha256(thumbnails.numpy().tobytes()).hexdigest()
+    return Plan(len(thumbnails), digest, tuple(chunks), found, left_out)
 
 
 def _starts(num_frames: int, length: int, overlap: int) -> list[int]:

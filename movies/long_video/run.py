@@ -79,7 +79,7 @@ class Job:
         """A new job, or the one that was begun with the very same clip, plan and weights."""
         chunks = (*plan.chunks, *plan.loops)
         digest = hashlib.sha256(frames.cameras.c2w.numpy().tobytes() + frames.cameras.fxfycxcy.numpy().tobytes())
-        asked = {"clip": frames.name, "frames": len(frames), "cameras": digest.hexdigest()}
+        asked = {"clip": frames.name, "digest": plan.digest, "cameras": digest.hexdigest()}
         asked |= {"chunks": [[c.shot, list(c.frames)] for c in chunks], "resolution": networks.resolution}
         text = json.dumps(asked | {"weights": networks.described})
         try:
