@@ -158,11 +158,14 @@ def test_train_passes_its_options_on(monkeypatch, capsys):
 
 
 def test_evaluate_passes_its_options_on(monkeypatch, capsys):
-    from movies.evaluate import synthetic
+    from movies.evaluate import held_out, runner
 
-    monkeypatch.setattr(synthetic, "evaluate", lambda *given: f"{given}")
-    assert cli.main(["evaluate", "synthetic", "--clips", "2", "--out", "x"]) == 0
-    assert capsys.readouterr().out.strip() == "('tiny', 'tiny', 2, 0.0, 'x')"
+    monkeypatch.setattr(held_out, "evaluate_held_out", lambda *given: (f"{given}", True))
+    assert cli.main(["evaluate", "synthetic", "--clips", "2", "--out", "x"]) == 1  # a scene failed
+    assert capsys.readouterr().out.strip() == "('tiny', 'tiny', 2, 0.0, 'x', 1)"
+    monkeypatch.setattr(runner, "export_inputs", lambda *given: given)
+    assert cli.main(["evaluate", "sintel", "--data", "d", "--scenes", "a", "b", "--write-inputs", "x"]) == 0
+    assert capsys.readouterr().out.strip() == "('sintel', 'd', 'x', ('a', 'b')) cases written to x"
 
 
 # --- what a user gets wrong
