@@ -174,13 +174,14 @@ def _similarities(vectors: np.ndarray) -> Similarity:  # [K, 7]
     return Similarity(*(torch.from_numpy(x) for x in (np.exp(vectors[:, 0]), turns, vectors[:, 4:])))
 
 
-def failing(joints: list[Joint], frames: list[Tensor]) -> list[str]:
-    """A sentence for each joint that does not hold; `frames` [V] of each chunk."""
-    return [
-        f"the joint before frame {int(frames[j.after][0])} does not hold: {j.fault}; what follows may be out of place"
-        for j in joints
-        if j.fault
-    ]
+def failing(joints: list[Joint], frames: list[Tensor], given: bool = False) -> list[str]:
+    """What to tell the user of joints that do not hold, the first three by name; `frames` [V] of each chunk."""
+    poor = [f"before frame {int(frames[j.after][0])} {j.fault}" for j in joints if j.fault]
+    if not poor:
+        return []
+    more = f", and {len(poor) - 3} more" if len(poor) > 3 else ""
+    ends = "chunks do not agree about depth there" if given else "what follows may be out of place"
+    return [f"{len(poor)} of {len(joints)} joints do not hold: {', '.join(poor[:3])}{more}; {ends}"]
 
 
 def described(joint: Joint, frames: list[Tensor]) -> dict:

@@ -122,7 +122,7 @@ def reconstruct_chunks(
         summary = _summary(job, plan, frames, networks, scene, quality) | {"seconds": seconds}
         summary |= {"joints": [described(j, _frames(job)) for j in joints]}
         summary |= {"loops": [described(j, _frames(job)) for j in loops], "loop_error": spread}
-        summary["warnings"] += [*plan.said(), *failing(joints, _frames(job))]
+        summary["warnings"] += [*plan.said(), *failing(joints, _frames(job), len(frames.cameras) > 0)]
         summary["peak_memory"] = peak_memory()
         (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     shutil.rmtree(job.folder)

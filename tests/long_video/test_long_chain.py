@@ -52,7 +52,12 @@ def test_a_joint_that_does_not_hold_is_said(generator):
     frames = [before.frames, after.frames]
     poor = join(0, 1, before, other)
     assert poor.inliers < 0.5
-    assert "joint before frame 3 does not hold: only" in failing([poor], frames)[0]
+    said = failing([poor], frames)[0]
+    assert said.startswith("1 of 1 joints do not hold: before frame 3 only") and "out of place" in said
+    assert (
+        "agree about depth" in failing([poor] * 5, frames, given=True)[0]
+        and "and 2 more" in failing([poor] * 5, frames)[0]
+    )
     large = join(0, 1, before, moved(after, Similarity(torch.tensor(5.0), torch.eye(3), torch.zeros(3))))
     assert "5.0 times as large" in large.fault and large.inliers == 1.0
 
