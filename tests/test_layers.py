@@ -25,7 +25,7 @@ LAYERS: list[set[str]] = [
     {"train", "reconstruct", "scene_editing"},
     {"outputs", "doctor", "viewer"},
     {"long_video"},
-    {"jobs"},
+    {"jobs", "query_jobs"},
     {"long_jobs"},
     {"tracking"},
     {"evaluate"},

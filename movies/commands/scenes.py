@@ -12,10 +12,11 @@ from movies.errors import InputError
 def reconstruct(
     clip: Positional[Clip],
     out: Folder,
+    model: Literal["movies", "d4rt"] = "movies",
     weights: Weights = "tiny",
     camera_weights: Weights = "tiny",
     cameras: OptionalFile = None,
-    frames: int | Literal["all"] = 13,
+    frames: int | Literal["all"] | None = None,
     chunk: int = 13,
     overlap: int = 3,
     memory: Annotated[str | None, arg(metavar="BYTES")] = None,
@@ -32,10 +33,13 @@ def reconstruct(
     Args:
         clip: A video, a gif or a folder of images.
         out: Folder for scene.safetensors, cameras.json, videos, tracks.npz, masks, summary.json and overview.png.
-        weights: MoVieS weights: tiny (bundled), a file, or a hub id.
+        model: d4rt asks a query network for depth, cameras, tracks and a coloured point cloud (docs/d4rt.md); of the
+            options below it takes weights, frames and device.
+        weights: Weights of the model: tiny (bundled), a file, or a hub id.
         camera_weights: VGGT weights, which estimate the cameras (and the unit of given ones).
         cameras: transforms.json, COLMAP, TUM, MegaSaM or ViPE (docs/conventions.md); estimated if left out.
-        frames: How many frames are read, evenly over the clip, or all. More than a chunk give a scene in segments.
+        frames: How many frames are read, evenly over the clip, or all (default: 13; with d4rt as many as its weights
+            know). More than a chunk give a scene in segments.
         chunk: How many frames the network reads together at most.
         overlap: How many of them are shared with the next chunk.
         memory: A budget, as 8G: chunks get shorter where they would not fit.
@@ -45,7 +49,10 @@ def reconstruct(
         dtype: bf16 halves the memory of the weights, and is faster where the processor has it.
         arrays: Keep depth, flow and motion of every pixel too, as arrays.npz (not with segments).
     """
-    given = (clip, out, weights, camera_weights, cameras)
+    if model == "d4rt":
+        _by_queries(clip, out, weights, cameras, frames, device)
+        return
+    frames, given = frames or 13, (clip, out, weights, camera_weights, cameras)
     if frames == "all" or frames > chunk or memory is not None:
         from movies.long_jobs import reconstruct_long_file
 
@@ -71,6 +78,21 @@ def reconstruct(
     print(f"input views rendered again: {summary['input_psnr']:.2f} dB")
     print(f"look at {out}/overview.png and {out}/novel_view.mp4; render more with")
     print(f"  movies render {out}/scene.safetensors --path orbit --out orbit.mp4")
+
+
+def _by_queries(clip: str, out: str, weights: str, cameras: str | None, frames: int | str | None, device: str) -> None:
+    from movies.query_jobs import reconstruct_by_queries
+
+    if cameras is not None or frames == "all":
+        raise InputError("d4rt reads cameras from its own answers, of frames that it reads together: leave "
+                         f"{'--cameras' if cameras is not None else '--frames all'} out")  # fmt: skip
+    summary = reconstruct_by_queries(clip, out, weights, frames, device)
+    print(
+        f"{summary['frames']} frames, {summary['num_points']} points, {summary['num_dense_tracks']} tracks of all",
+        end="",
+    )
+    print(f" pixels with {summary['queries_saved']:.1f} times fewer queries than pixels")
+    print(f"look at {out}/overview.png and {out}/scene.html")
 
 
 def _say(text: str) -> None:

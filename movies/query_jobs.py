@@ -1,0 +1,116 @@
+"""The job of `movies reconstruct --model d4rt`: a video to depth, cameras, tracks and a point cloud, by queries."""
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from movies.camera_files import save_cameras
+from movies.clip import Clip
+from movies.d4rt.dense import DenseTracks, track_all
+from movies.d4rt.network import D4RT
+from movies.d4rt.reading import D4RTReading
+from movies.d4rt.readouts import Reader, read_cameras, read_depth, read_points
+from movies.d4rt.scenes import dense_scene
+from movies.errors import InputError
+from movies.export import export
+from movies.export.points import write_points
+from movies.files import replacing_file, replacing_folder
+from movies.outputs import CLIP_FPS, SCENE, describe_weights, enlarged, peak_memory
+from movies.reconstruct import choose_device
+from movies.tracks import PointTracks, Queries, Window
+from movies.video import contact_sheet, false_color, write_image, write_video
+
+TRACKS_ACROSS = 28  # grid tracks along the longer side of the first frame
+
+
+def reconstruct_by_queries(
+    path: str | Path, out: str | Path, weights: str = "tiny", frames: int | None = None, device: str = "auto"
+) -> dict:
+    """Video to a folder of outputs; returns the summary. `frames` None: as many as the weights know.
+
+    depth.mp4 depth.npz cameras.json tracks.npz points.ply scene.safetensors scene.html input.mp4 overview.png
+    summary.json. The world is the first camera, the unit the network's. Everything a user can get wrong raises
+    InputError before the long work begins.
+    """
+    with replacing_folder(out) as folder:
+        place = choose_device(device)
+        model = D4RT.from_pretrained(weights).to(place)
+        clip = load_clip(path, model, frames)
+        reader, size, took = open_reader(model, clip), fitted(clip.views.size, model.config.image_size), {}
+
+        started = time.perf_counter()
+        depth, confidence = read_depth(reader, *size)
+        took["depth"] = time.perf_counter() - started
+        cameras = read_cameras(reader)
+        cloud, _ = read_points(reader, *size)
+        dense = track_all(reader, *size)
+        took["dense"] = dense.seconds
+        scene = dense_scene(dense, cameras, clip.times.to(place), clip.images.to(place), size).to("cpu")
+        tracks = grid_tracks(reader, clip, size)
+
+        colors = clip.resized(*size).images.movedim(1, -1)
+        num_points = write_points(cloud.flatten(0, 2), colors.flatten(0, 2), folder / "points.ply")
+        tracks.save(folder / "tracks.npz", Window(*clip.views.size))
+        save_cameras(cameras.to("cpu"), folder / "cameras.json", clip.views.size)
+        with replacing_file(folder / "depth.npz") as temporary:
+            np.savez_compressed(temporary, depth=depth.cpu().numpy(), confidence=confidence.cpu().numpy())
+        scene.save(folder / SCENE)
+        export(scene, "html", folder / "scene.html", scene.times)
+        write_pictures(folder, clip.images, depth.cpu())
+        summary = summarise(clip, dense, num_points, took) | {"weights": {"d4rt": describe_weights(model, weights)}}
+        (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+        return summary
+
+
+def load_clip(path: str | Path, model: D4RT, frames: int | None) -> Clip:
+    """As many frames as asked for, or as the network knows. Raises InputError for more."""
+    known = model.config.num_frames
+    if frames is not None and frames > known:
+        raise InputError(f"these D4RT weights read at most {known} frames together; give --frames {known} or fewer")
+    return Clip.load(path, frames or known)
+
+
+def open_reader(model: D4RT, clip: Clip) -> Reader:
+    device = next(model.parameters()).device
+    return Reader.of(model, clip.images.to(device))
+
+
+def fitted(size: tuple[int, int], longer: int) -> tuple[int, int]:
+    """(height, width) of the same shape with this longer side."""
+    return tuple(max(1, round(side * longer / max(size))) for side in size)
+
+
+def grid_tracks(reader: Reader, clip: Clip, size: tuple[int, int]) -> PointTracks:
+    """A grid of the first frame, followed through all."""
+    across = fitted(size, TRACKS_ACROSS)
+    device = reader.tokens.features.device
+    points = Queries.grid(*across, 1, torch.zeros(1, dtype=torch.long)).to(device)
+    return D4RTReading(reader, size, clip.times.to(device)).tracks(points)
+
+
+def write_pictures(folder: Path, images: Tensor, depth: Tensor) -> None:  # [T, 3, H, W], [T, h, w]
+    colored = false_color(depth, torch.ones_like(depth, dtype=torch.bool), logarithmic=True)
+    write_video(folder / "input.mp4", enlarged(images), CLIP_FPS)
+    write_video(folder / "depth.mp4", enlarged(colored), CLIP_FPS)
+    write_image(folder / "overview.png", contact_sheet({"input": enlarged(images), "depth": enlarged(colored)}))
+
+
+def summarise(clip: Clip, dense: DenseTracks, num_points: int, took: dict[str, float]) -> dict:
+    height, width = clip.views.size
+    return {
+        "clip": clip.name,
+        "model": "d4rt",
+        "frames": len(clip.views),
+        "height": height,
+        "width": width,
+        "num_points": num_points,
+        "num_dense_tracks": len(dense.source),
+        "num_queries": dense.num_queries,
+        "queries_saved": round(dense.saved, 3),
+        "seconds": {name: round(value, 3) for name, value in took.items()},
+        "peak_memory": peak_memory(),
+    }

@@ -1,0 +1,60 @@
+"""`movies reconstruct --model d4rt` from a video to its folder, with miniature random weights."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from plyfile import PlyData
+
+from movies import Scene4D, load_cameras
+from movies.cli import main
+from movies.errors import InputError
+from movies.export.points import write_points
+from movies.model.weights import save_weights
+from movies.query_jobs import reconstruct_by_queries
+from movies.video import write_video
+
+
+@pytest.fixture
+def files(model, tmp_path) -> tuple[str, str]:
+    """A video of 8 frames of 32x24, and weights."""
+    frames = torch.rand(8, 3, 24, 32, generator=torch.Generator().manual_seed(0))
+    write_video(tmp_path / "clip.mp4", frames, 6.0)
+    save_weights(model, tmp_path / "d4rt.safetensors")
+    return str(tmp_path / "clip.mp4"), str(tmp_path / "d4rt.safetensors")
+
+
+def test_a_video_becomes_a_folder(files, tmp_path):
+    clip, weights = files
+    out = tmp_path / "out"
+    assert main(["reconstruct", clip, "--out", str(out), "--model", "d4rt", "--weights", weights]) == 0
+    names = {"depth.mp4", "depth.npz", "cameras.json", "tracks.npz", "points.ply", "scene.safetensors", "scene.html"}
+    assert {path.name for path in out.iterdir()} == names | {"input.mp4", "overview.png", "summary.json"}
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["frames"] == 6 and summary["queries_saved"] >= 1  # as many as the weights know
+    assert summary["num_queries"] == 6 * summary["num_dense_tracks"]
+    assert len(load_cameras(out / "cameras.json")) == 6
+    scene = Scene4D.load(out / "scene.safetensors")
+    assert len(scene) == summary["num_dense_tracks"] and len(scene.times) == 6
+    depth = np.load(out / "depth.npz")["depth"]
+    assert depth.shape == (6, 12, 16) and summary["num_points"] == depth.size
+    assert np.load(out / "tracks.npz")["points"].shape[0] == 6
+
+
+def test_refusals(files, tmp_path, capsys):
+    clip, weights = files
+    with pytest.raises(InputError, match="read at most 6 frames together; give --frames 6 or fewer"):
+        reconstruct_by_queries(clip, tmp_path / "out", weights, frames=7)
+    assert not (tmp_path / "out").exists()
+    given = ["reconstruct", clip, "--out", str(tmp_path / "out"), "--model", "d4rt", "--weights", weights]
+    assert main([*given, "--cameras", "cameras.json"]) == 2
+    assert "reads cameras from its own answers" in capsys.readouterr().err
+
+
+def test_points_as_others_read_them(tmp_path):
+    points = torch.tensor([[0.0, 1, 2], [torch.nan, 0, 0], [3, 4, 5]])
+    colors = torch.tensor([[0.0, 0.5, 1], [0, 0, 0], [1, 1, 2]])
+    assert write_points(points, colors, tmp_path / "points.ply") == 2
+    rows = PlyData.read(tmp_path / "points.ply")["vertex"]
+    assert rows["z"].tolist() == [2, 5] and rows["green"].tolist() == [128, 255] and rows["blue"].tolist() == [255, 255]
