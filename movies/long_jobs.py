@@ -58,13 +58,12 @@ def reconstruct_long_file(
     def estimate() -> Callable[[Tensor], VGGTPrediction]:
         return found_cameras.load(_camera_network, precision).to(place)
 
-    described = {
-        "movies": _identity(found, weights, precision),
-        "vggt": _identity(found_cameras, camera_weights, precision),
-    }
-    networks = Networks(
-        estimate, lambda: found.load(MoVieS, precision).to(place), side, found.config.patch_size, place, described
-    )
+    def splats() -> MoVieS:
+        return found.load(MoVieS, precision).to(place)
+
+    names = {"movies": (found, weights), "vggt": (found_cameras, camera_weights)}
+    described = {kind: _identity(*named, precision) for kind, named in names.items()}
+    networks = Networks(estimate, splats, side, found.config.patch_size, place, described)
     return reconstruct_chunks(source, plan, networks, out, say)
 
 

@@ -104,6 +104,8 @@ def reconstruct_chunks(
     """
     out, seconds = Path(out), {}
     job = Job.open(out / JOB, plan, frames, networks)
+    if done := len(job.chunks) - len(job.pending("scene")):
+        say(f"going on: {done} of {len(job.chunks)} chunks are there")
     with _timed(seconds, "cameras"):
         _estimate_all(job, frames, networks, say)
     with _timed(seconds, "splats"):

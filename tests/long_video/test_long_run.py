@@ -29,10 +29,12 @@ def networks_of(oracle: WalkOracle) -> Networks:
     return Networks(lambda: oracle.look, lambda: oracle.splatter(config), 28, 14, torch.device("cpu"), {"oracle": {}})
 
 
-def reconstruct_walk(out: Path, walk: Walk = WALK, errors: Errors = ERRORS, given: bool = False, **options) -> dict:
+def reconstruct_walk(
+    out: Path, walk: Walk = WALK, errors: Errors = ERRORS, given: bool = False, say=lambda _: None, **options
+) -> dict:
     oracle = WalkOracle(walk, errors, given)
     plan = make_plan(oracle.thumbnails(), **{"length": CHUNK, "overlap": OVERLAP, **options})
-    return reconstruct_chunks(oracle, plan, networks_of(oracle), out)
+    return reconstruct_chunks(oracle, plan, networks_of(oracle), out, say)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -94,7 +96,9 @@ def test_a_killed_run_goes_on_where_it_was(done, tmp_path, monkeypatch, without_
     with pytest.raises(KeyboardInterrupt):
         reconstruct_walk(tmp_path)
     assert len(list((tmp_path / JOB).glob("scene_*"))) == 2 and not (tmp_path / "scene").exists()
-    summary = reconstruct_walk(tmp_path)
+    said = []
+    summary = reconstruct_walk(tmp_path, say=said.append)
+    assert said == ["going on: 2 of 5 chunks are there"]
     assert len(calls) == 3 + 3  # chunks 2, 3 and 4 only
     whole, resumed = (contents(folder) for folder in (done[0], tmp_path))
     del whole["cameras.json"]  # one of the films' files
