@@ -8,7 +8,13 @@ const [firstTime, lastTime] = [times[0], times[times.length - 1]];
 const SECONDS = Math.max(2, times.length / 6); // that a clip plays
 const TEXTURE_WIDTH = 2048; // every WebGL2 has it
 const canvas = document.getElementById("canvas");
-const [slider, button, clock] = ["slider", "play", "clock"].map(id => document.getElementById(id));
+const [slider, button, clock, message, legend] =
+  ["slider", "play", "clock", "message", "legend"].map(id => document.getElementById(id));
+
+const fail = reason => { message.textContent = `This scene cannot be shown: ${reason}`; };
+addEventListener("error", e => fail(e.message));
+addEventListener("unhandledrejection", e => fail(e.reason));
+canvas.addEventListener("webglcontextlost", () => fail("its graphics memory was taken away; load the page again"));
 
 // ---------------------------------------------------------------- shaders
 
@@ -179,7 +185,7 @@ function pack([x, y, z, s0, s1, s2, largest, qa, qb, qc, red, green, blue, opaci
 
 const gl = canvas.getContext("webgl2", { alpha: false, antialias: false, depth: false, preserveDrawingBuffer: true });
 if (!gl || typeof DecompressionStream === "undefined") {
-  document.getElementById("message").textContent = "This browser is too old: WebGL2 and DecompressionStream are needed.";
+  message.textContent = "This browser is too old: WebGL2 and DecompressionStream are needed.";
   return;
 }
 
@@ -364,6 +370,10 @@ function spread() { // middle and distance of two fingers
 function moved(event) {
   const last = pointers.get(event.pointerId);
   if (!last) return;
+  if (event.pointerType === "mouse" && !event.buttons) { // let go where the page could not see it
+    pointers.delete(event.pointerId);
+    return;
+  }
   const now = { x: event.clientX, y: event.clientY };
   if (pointers.size === 2) {
     const was = spread();
@@ -379,21 +389,33 @@ function moved(event) {
 
 const KEYS = {
   " ": () => setPlaying(!playing),
-  ArrowLeft: () => setTime(time - (lastTime - firstTime) / 48),
-  ArrowRight: () => setTime(time + (lastTime - firstTime) / 48),
+  ArrowLeft: () => step(-1 / 48),
+  ArrowRight: () => step(1 / 48),
   r: () => setCamera(header.c2w),
-  h: () => { const s = document.getElementById("legend").style; s.display = s.display ? "" : "none"; },
+  h: () => { legend.hidden = !legend.hidden; },
 };
+
+function step(share) { // of the clip
+  setPlaying(false);
+  setTime(time + share * (lastTime - firstTime));
+}
+
+function wheeled(event) {
+  event.preventDefault();
+  const pixels = event.deltaY * (event.deltaMode ? 30 : 1); // some browsers count lines
+  zoom(Math.exp(0.001 * pixels * (event.ctrlKey ? 10 : 1))); // a pinch on a touchpad comes as small turns with ctrl
+}
 
 function listen() {
   canvas.addEventListener("pointerdown", e => {
     canvas.setPointerCapture(e.pointerId);
+    if (e.pointerType === "touch") legend.hidden = true; // read, and there is no key to hide it
     pointers.set(e.pointerId, { x: e.clientX, y: e.clientY });
   });
   canvas.addEventListener("pointermove", moved);
   for (const name of ["pointerup", "pointercancel"]) canvas.addEventListener(name, e => pointers.delete(e.pointerId));
   canvas.addEventListener("contextmenu", e => e.preventDefault());
-  canvas.addEventListener("wheel", e => { e.preventDefault(); zoom(Math.exp(0.001 * e.deltaY)); }, { passive: false });
+  canvas.addEventListener("wheel", wheeled, { passive: false });
   addEventListener("resize", resize);
   addEventListener("keydown", e => {
     const action = KEYS[e.key.length === 1 ? e.key.toLowerCase() : e.key];
@@ -407,6 +429,7 @@ function listen() {
 
 const worker = new Worker(URL.createObjectURL(new Blob([`(${sorter})()`], { type: "text/javascript" })));
 const waiting = []; // the worker answers in the order it is asked
+worker.onerror = e => fail(e.message);
 
 worker.onmessage = ({ data }) => {
   gl.bufferData(gl.ARRAY_BUFFER, data, gl.STREAM_DRAW);
@@ -447,6 +470,7 @@ async function load() {
   const texts = [...document.querySelectorAll(".block")];
   worker.postMessage({ numStatic, numMoving });
   for (let k = 0, before = null; k < texts.length; k++) {
+    message.textContent = `loading ${Math.round(100 * k / texts.length)} %`;
     const bytes = await inflate(texts[k].textContent);
     texts[k].remove(); // free the text
     const decoded = decode(bytes, k ? numMoving : numStatic, before);
@@ -466,7 +490,7 @@ async function load() {
   resize();
   listen();
   await renderNow();
-  document.getElementById("message").remove();
+  message.textContent = "";
   requestAnimationFrame(tick);
 }
 

@@ -6,6 +6,7 @@ import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -147,8 +148,12 @@ def test_drag_pan_wheel_and_pinch_move_the_camera_and_r_brings_it_back(opened):
     for gesture in (lambda: drag("left"), lambda: drag("right"), lambda: mouse.wheel(0, 300), pinch):
         opened.first_view()
         gesture()
-        opened.page.wait_for_timeout(100)  # the browser hands wheels and touches on when it draws next
-        assert np.abs(opened.picture() - start).mean() > 0.01
+        for _ in range(50):  # the browser hands wheels and touches on when it draws next
+            opened.page.wait_for_timeout(100)
+            change = np.abs(opened.picture() - start).mean()
+            if change > 0.01:
+                break
+        assert change > 0.01
     opened.first_view()
     np.testing.assert_array_equal(opened.picture(), start)
 
@@ -167,3 +172,36 @@ def test_the_page_names_no_other_place(tmp_path):
     page = (tmp_path / "a.html").read_text(encoding="utf-8")
     assert "http:" not in page and "https:" not in page and "src=" not in page
     assert page.count('class="block"') == 3  # the static ones once, the moving ones twice
+
+
+def test_a_page_cut_short_says_so(opened, tmp_path):
+    page = opened.page.context.browser.new_page()
+    whole = Path(opened.path.removeprefix("file://")).read_text(encoding="utf-8")
+    block = whole.index('class="block">') + len('class="block">')
+    (tmp_path / "cut.html").write_text(
+        whole[: block + 1000] + whole[whole.index("</script>", block) :], encoding="utf-8"
+    )
+    page.goto((tmp_path / "cut.html").as_uri())
+    page.wait_for_function("document.getElementById('message').textContent.startsWith('This scene cannot be shown')")
+    page.close()
+
+
+def test_a_drag_that_ended_out_of_sight_is_over(opened):
+    opened.first_view()
+    start, mouse = opened.picture(), opened.page.mouse
+    mouse.move(50, 50)
+    mouse.down()
+    opened.page.evaluate("""() => canvas.dispatchEvent(
+        new PointerEvent("pointermove", {pointerId: 1, pointerType: "mouse", buttons: 0}))""")
+    mouse.move(80, 90)
+    np.testing.assert_array_equal(opened.picture(), start)
+    mouse.up()
+
+
+def test_arrows_step_and_pause(opened):
+    opened.first_view(0.5)
+    opened.page.evaluate("viewer.setPlaying(true)")
+    opened.page.keyboard.press("ArrowLeft")
+    still = opened.page.evaluate("document.getElementById('slider').value")
+    opened.picture()
+    assert opened.page.evaluate("document.getElementById('slider').value") == still
