@@ -1,6 +1,7 @@
 """ClipDataset: many sequences mixed by their repeats, and clips made from them."""
 
 from dataclasses import dataclass, field, replace
+from math import ceil
 from typing import NamedTuple
 
 import numpy as np
@@ -139,6 +140,7 @@ class ClipDataset(torch.utils.data.Dataset):
     def _clips(self, rng: np.random.Generator, sequence, rules: SourceRules, shape: ClipShape) -> list[Clip]:
         """Clips of one sequence, its frames read once for all of them. Raises Refusal for what a filter turns down."""
         config = self.config
+        sequence = decoding_less(sequence, shape, config.min_crop)
         sampling = replace(config.sampling, gap=rules.gap or config.sampling.gap)
         number = range(config.clips_per_sequence)
         draws = [draw_frames(rng, sequence.num_frames, shape.num_context, sampling) for _ in number]
@@ -156,6 +158,13 @@ class ClipDataset(torch.utils.data.Dataset):
         clip = trim_depth(clip, *rules.depth_quantiles)
         clip = replace(clip, depth_weight=rules.depth_weight, motion_weight=rules.motion_weight)
         return color_jitter(rng, clip, self.config.jitter)
+
+
+def decoding_less(sequence, shape: ClipShape, min_crop: float):
+    """The sequence with pictures decoded no larger than a crop needs, where its manifest does not say how large."""
+    if getattr(sequence, "short_side", -1) != 0:
+        return sequence
+    return replace(sequence, short_side=ceil(max(shape.height, shape.width) / min_crop))
 
 
 def cut_clip(views: Views, tracks: Tracks, frames: np.ndarray, draw: Draw, sequence) -> Clip:

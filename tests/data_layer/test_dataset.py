@@ -1,5 +1,7 @@
 """ClipDataset: the mix, the filters, and purity."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 
@@ -124,6 +126,22 @@ def test_clips_have_the_shape_of_their_plan(plane):
     assert batch.views.images.shape == (2, 6, 3, 14, 28) and batch.num_context == 4
     # A window of 20 x 40 at half the size: the focal length is 1 of 40 pixels, so 2 of 20 and 1 of 40.
     assert torch.allclose(batch.context.cameras.fxfycxcy[..., :2], torch.tensor([1.0, 2.0]))
+
+
+def test_pictures_are_decoded_no_larger_than_a_crop_needs(plane):
+    asked = []
+
+    @dataclass(frozen=True)
+    class Recording(plane):
+        short_side: int = 0
+
+        def read(self, indices):
+            asked.append(self.short_side)
+            return super().read(indices)
+
+    for sequence in (Recording("open"), Recording("said", short_side=40)):
+        ClipDataset([([sequence], 1)], config(min_crop=0.5))[plan(0, size=(14, 28))]
+    assert asked == [56, 40]  # a window of half the largest, twice as long as high, wherever it lies
 
 
 @pytest.mark.parametrize("num_context", [2, 3, 4])
