@@ -1,6 +1,6 @@
 """Long videos measured: how well chunks join, what memory they take, and whether a film jumps where they do.
 
-    python tools/bench_long.py walk [--frames 1000] [--size 56] [--outliers 0.2] [--given-cameras] [--out DIR]
+    python tools/bench_long.py walk [--frames 1000] [--size 56] [--overlap 5] [--outliers 0.2] [--out DIR]
     python tools/bench_long.py memory [--frames 100 1000] [--size 28]
     python tools/bench_long.py joints DIR
 
@@ -47,6 +47,7 @@ def main() -> None:
     walk = commands.add_parser("walk")
     walk.add_argument("--frames", type=int, default=1000)
     walk.add_argument("--size", type=int, default=56)
+    walk.add_argument("--overlap", type=int, default=OVERLAP)
     walk.add_argument("--outliers", type=float, default=0.0)
     walk.add_argument("--given-cameras", action="store_true")
     walk.add_argument("--loop", action="store_true")
@@ -66,7 +67,7 @@ def main() -> None:
 def bench_walk(given: argparse.Namespace) -> None:
     walk = Walk(7, given.frames, (given.size, given.size), given.loop)
     oracle, config = WalkOracle(walk, Errors(outliers=given.outliers), given.given_cameras), ModelConfig.preset("tiny")
-    plan = make_plan(oracle.thumbnails(), CHUNK, OVERLAP, given.loop)
+    plan = make_plan(oracle.thumbnails(), CHUNK, given.overlap, given.loop)
     networks = Networks(
         lambda: oracle.look, lambda: oracle.splatter(config), given.size, 14, torch.device("cpu"), {"oracle": {}}
     )

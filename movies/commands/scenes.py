@@ -18,7 +18,7 @@ def reconstruct(
     cameras: OptionalFile = None,
     frames: int | Literal["all"] | None = None,
     chunk: int = 13,
-    overlap: int = 3,
+    overlap: int = 5,
     memory: Annotated[str | None, arg(metavar="BYTES")] = None,
     loops: bool = False,
     resolution: int | None = None,

@@ -12,7 +12,7 @@ from torch import Tensor
 from movies.clip_quality import COARSE, cuts
 from movies.errors import InputError
 
-CHUNK, OVERLAP = 13, 3  # frames that MoVieS was trained with at most; frames that neighbouring chunks share
+CHUNK, OVERLAP = 13, 5  # frames that MoVieS was trained with at most; frames that neighbouring chunks share
 BLANK = 0.01  # standard deviation of a grey picture that shows nothing
 LOOP_ALIKE, LOOP_GAP = 0.8, 3  # correlation of frames that may show one place; chunks between that make it a return
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}

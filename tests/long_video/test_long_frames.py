@@ -122,10 +122,10 @@ def test_a_clip_of_one_chunk_is_what_it_was_without_chunks(video, weights, tmp_p
 
 
 def test_a_long_clip_from_the_command_line(video, weights, tmp_path, capsys):
-    command = ["reconstruct", str(video), "--out", str(tmp_path), "--frames", "all", "--chunk", "8", *weights]
-    assert cli.main([*command, "--memory", "1K"]) == 2
+    command = ["reconstruct", str(video), "--out", str(tmp_path), "--frames", "all", "--chunk", "8", "--overlap", "3"]
+    assert cli.main([*command, *weights, "--memory", "1K"]) == 2
     assert "need about" in capsys.readouterr().err
-    assert cli.main([*command, "--memory", "8G"]) == 0
+    assert cli.main([*command, *weights, "--memory", "8G"]) == 0
     said = capsys.readouterr().out
     assert said.startswith("20 frames in 4 chunks of up to 8 with 3 joints; 1 shot; about")
     assert "about" in said.splitlines()[1] and "4 segments" in said
