@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from movies.cameras import Cameras
 from movies.geometry import look_at
 from movies.scene import Scene4D
 from movies.trajectories import focus_depth
 from movies.viewer import open_viewer
 
-SIZE, MOMENT, COLORS = (1000, 620), 0.6, 128
+SIZE, MOMENT = (1000, 620), 0.6
 ARGUMENTS = ["--headless=new", "--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 
 
@@ -27,8 +28,9 @@ def behind(scene: Scene4D) -> Cameras:  # []
     """A view of the first camera's lens, back and up from the middle input camera, at what that one looks at."""
     focus, camera = focus_depth(scene), scene.cameras[len(scene.cameras) // 2]
     right, down, forward = camera.c2w[:3, :3].T
-    eye = camera.c2w[:3, 3] + focus * (-0.35 * forward - 0.3 * down - 0.3 * right)
-    return Cameras(look_at(eye, camera.c2w[:3, 3] + 0.9 * focus * forward, down), camera.fxfycxcy)
+    eye = camera.c2w[:3, 3] + focus * (-0.6 * forward - 0.45 * down + 0.35 * right)
+    target = camera.c2w[:3, 3] + focus * (0.6 * forward + 0.1 * down + 0.3 * right)  # the panel covers the right
+    return Cameras(look_at(eye, target, down), camera.fxfycxcy)
 
 
 def settled(page) -> np.ndarray:  # [H, W, 3]
@@ -60,7 +62,7 @@ def main(scene_path: str, out: str) -> None:
         page.get_by_role("alert").get_by_role("button").click()  # the note on drawing in software
         picture = settled(page)
         browser.close()
-    Image.fromarray(picture).quantize(COLORS).save(out, optimize=True)
+    Image.fromarray(picture).save(out, optimize=True)
     print(f"wrote {out}, {Path(out).stat().st_size / 1e3:.0f} kB")
 
 

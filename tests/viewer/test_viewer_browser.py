@@ -104,10 +104,28 @@ def test_the_slider_of_the_page_changes_the_picture(opened):
     opened.viewer.player.look_through(opened.client, 0)
     assert opened.psnr(0) > LEAST_PSNR
     before = opened.picture()
-    opened.page.get_by_role("slider").first.press("End")
+    opened.page.locator("[role=slider][aria-valuenow='0']").first.press("End")  # once the page shows time 0
     _wait_for(lambda: opened.viewer.player.moment == 1.0)
     assert opened.psnr(0) > LEAST_PSNR
     assert np.abs(opened.picture() - before).mean() > 0.01
+
+
+def test_the_page_plays_and_pauses_and_looks_along_a_path(opened):
+    player, editor, page = opened.viewer.player, opened.viewer.editor, opened.page
+    player.look_through(opened.client, 0)
+    editor.add(opened.client)
+    page.get_by_role("button", name="play").dispatch_event("click")
+    _wait_for(lambda: player.moment > 0)
+    page.get_by_role("button", name="pause").dispatch_event("click")
+    page.get_by_role("button", name="play").wait_for()  # it is over
+    player.look_through(opened.client, 2)
+    editor.add(opened.client)
+    editor._seconds.value = 0.5
+    player.moment = 0.3
+    page.get_by_role("button", name="preview").dispatch_event("click")
+    _wait_for(lambda: player.moment == 1.0)
+    page.get_by_role("button", name="preview").wait_for()
+    assert opened.psnr(2) > LEAST_PSNR
 
 
 def test_the_page_is_not_blank_and_asks_nobody_else(opened):
