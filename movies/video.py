@@ -239,33 +239,34 @@ def read_image(path: str | Path | BinaryIO, short_side: int = 0) -> Tensor:  # [
 
     With `short_side` a larger picture is made smaller while it is decoded (`scaled_size`), which is faster.
     """
-    pixels = _pixels(path, short_side).contiguous()
-    return pixels / 255 if pixels.dtype == torch.uint8 else pixels
+    planes = torch.from_numpy(np.stack(_planes(path, short_side)))
+    return planes / 255 if planes.dtype == torch.uint8 else planes
 
 
-def read_image_into(image: Tensor, path: str | Path, short_side: int = 0) -> None:  # [3, H, W]
+def read_image_into(image: Tensor, path: str | Path | BinaryIO, short_side: int = 0) -> None:  # [3, H, W]
     """`read_image` into memory that is there. Raises InputError for a picture of another size."""
-    pixels = _pixels(path, short_side)
-    if pixels.shape != image.shape:
-        (_, height, width), (_, h, w) = image.shape, pixels.shape
+    planes = _planes(path, short_side)
+    if planes[0].shape != image.shape[1:]:
+        (_, height, width), (h, w) = image.shape, planes[0].shape
         raise InputError(f"{path}: {w}x{h} pixels where the first frame gives {width}x{height}")
-    image.copy_(pixels)
-    if pixels.dtype == torch.uint8:
-        image /= 255
+    for row, plane in zip(image.numpy(), planes, strict=True):
+        # Converted and divided in one pass over the memory.
+        np.divide(plane, 255 if plane.dtype == np.uint8 else 1, out=row, dtype=np.float32)
 
 
-def _pixels(path: str | Path | BinaryIO, short_side: int) -> Tensor:  # [3, H, W] uint8, or float32 in [0, 1]
+def _planes(path: str | Path | BinaryIO, short_side: int) -> list[np.ndarray]:  # 3 of [H, W], as `_rgb`
     from PIL import ImageOps
 
     with _opened(path) as file:
         size = scaled_size((file.height, file.width), short_side)
         file.draft("RGB", size[::-1])  # JPEG only: decodes at a half, a quarter or an eighth
         orientation = file.getexif().get(_ORIENTATION, 1)
-        pixels = torch.from_numpy(_planes(file if orientation == 1 else ImageOps.exif_transpose(file)))
+        planes = _rgb(file if orientation == 1 else ImageOps.exif_transpose(file))
     size = size[::-1] if orientation >= 5 else size  # turned by a quarter
-    if size == tuple(pixels.shape[1:]):
-        return pixels
-    return _shrunk(pixels / 255 if pixels.dtype == torch.uint8 else pixels, size)
+    if size == planes[0].shape:
+        return planes
+    whole = torch.from_numpy(np.stack(planes))
+    return list(_shrunk(whole / 255 if whole.dtype == torch.uint8 else whole, size).numpy())
 
 
 def scaled_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
@@ -316,15 +317,14 @@ def _opened(path: str | Path):
         raise InputError(f"{path}: cannot be read as a picture; save it again or take it out") from error
 
 
-def _planes(picture) -> np.ndarray:  # [3, H, W] uint8, or float32 in [0, 1] where 8 bits do not do
+def _rgb(picture) -> list[np.ndarray]:  # 3 of [H, W], uint8, or float32 in [0, 1] where 8 bits do not do
     if picture.mode.startswith(("I", "F")):  # 16-bit grey, which convert() would clip instead of scale
-        grey = np.asarray(picture, dtype=np.float32) / 65535
-        return np.repeat(grey.clip(0, 1)[None], 3, axis=0)
+        return [(np.asarray(picture, dtype=np.float32) / 65535).clip(0, 1)] * 3
     if "A" in picture.mode or "transparency" in picture.info:
-        rgba = np.asarray(picture.convert("RGBA"), dtype=np.float32).transpose(2, 0, 1) / 255
-        return rgba[:3] * rgba[3:]
+        *colors, alpha = np.asarray(picture.convert("RGBA"), dtype=np.float32).transpose(2, 0, 1) / 255
+        return [color * alpha for color in colors]
     plain = picture if picture.mode == "RGB" else picture.convert("RGB")
-    return np.stack([np.asarray(plane) for plane in plain.split()])  # Pillow takes pixels apart faster than a transpose
+    return [np.asarray(plane) for plane in plain.split()]  # Pillow takes pixels apart faster than a transpose
 
 
 def write_video(path: str | Path, frames: Iterable[Tensor], fps: float) -> None:  # [3, H, W] each, in [0, 1]

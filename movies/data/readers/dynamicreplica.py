@@ -22,6 +22,7 @@ from movies.data.readers.frames import (
     open_sequences,
     pixel_cameras,
     split_folder,
+    valid_or_zero,
     with_last_row,
 )
 from movies.data.readers.tracks import seen_tracks
@@ -88,7 +89,7 @@ class DynamicReplicaSequence(FrameSequence):
         return Frames(images, pixel_cameras(inverted(w2c), fxfycxcy, size), depths, numbers, size)
 
     def read_depth(self, frames: Frames, index: int) -> np.ndarray:  # [H, W]
-        depth = as_float32(read_gray16(frames.depths[index]).view(np.float16))
+        depth = valid_or_zero(as_float32(read_gray16(frames.depths[index]).view(np.float16)))
         depth *= depth > SMALLEST
         return depth
 

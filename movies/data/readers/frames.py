@@ -66,7 +66,7 @@ class FrameSequence:
         return images
 
     def read_depth(self, frames: Frames, index: int) -> np.ndarray:  # [H, W] float32
-        """z-depth in metres of one frame that has a depth file; 0, NaN or infinite where it is not valid."""
+        """z-depth in metres of one frame that has a depth file; 0 where it is not valid (`valid_or_zero`)."""
         raise NotImplementedError
 
     def read_depths(self, frames: Frames, indices: list[int]) -> Iterator[np.ndarray | None]:
@@ -116,7 +116,7 @@ def _fill_depth(row: Tensor, found: np.ndarray, size: tuple[int, int], path: Pat
     depth = np.asarray(found, dtype=np.float32)
     if depth.shape != size:
         raise InputError(f"{path}: depth of {_text(depth.shape)} pixels for images of {_text(size)}")
-    row.copy_(torch.from_numpy(resampled(depth, tuple(row.shape)))).nan_to_num_(0, 0, 0).clamp_(min=0)
+    row.numpy()[:] = resampled(depth, tuple(row.shape))
 
 
 @lru_cache(maxsize=128)

@@ -27,6 +27,7 @@ from movies.data.readers.frames import (
     normalised_cameras,
     open_sequences,
     resampled,
+    valid_or_zero,
     with_last_row,
 )
 from movies.errors import InputError
@@ -115,7 +116,7 @@ def _of_images(depth: np.ndarray, size: tuple[int, int], path: Path) -> np.ndarr
     height, width = size
     if depth.ndim != 2 or abs(depth.shape[1] * height / (depth.shape[0] * width) - 1) > 0.02:
         raise InputError(f"{path}: depth of shape {list(depth.shape)} for images of {width}x{height} pixels")
-    return resampled(depth.astype(np.float32, copy=False), size)
+    return resampled(valid_or_zero(depth), size)
 
 
 @lru_cache(maxsize=128)

@@ -49,8 +49,8 @@ class SpringSequence(FrameSequence):
         path = frames.depths[index]
         disparity = _halved(read_hdf5(path, "disparity"), frames.size, path)
         fx = frames.cameras.fxfycxcy[index, 0].item() * frames.size[1]
-        with np.errstate(divide="ignore"):
-            depth = fx * BASELINE / valid_or_zero(disparity)  # infinite where there is none
+        with np.errstate(divide="ignore", invalid="ignore"):
+            depth = valid_or_zero(fx * BASELINE / disparity)  # infinite where there is no disparity
         sky = self.folder / "maps" / "skymap_left" / f"skymap_left_{frames.numbers[index]:04d}.png"
         return np.where(_halved(read_mask(sky), frames.size, sky), 0, depth) if sky.exists() else depth
 
