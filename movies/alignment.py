@@ -77,6 +77,20 @@ def umeyama(source: Tensor, target: Tensor, weights: Tensor | None = None, with_
     return Similarity(*(value.to(source.dtype) for value in (scale, rotation, translation)))
 
 
+def symmetric_umeyama(source: Tensor, target: Tensor, weights: Tensor) -> Similarity:
+    """`umeyama` with the scale that both directions agree on (Horn 1987), for points that are noisy on both sides.
+
+    The least-squares scale is smaller by the share of noise in the source's variance: a thousandth a joint makes a
+    tenth over a hundred joints.
+    """
+    there, back = umeyama(source, target, weights), umeyama(target, source, weights)
+    scale = (there.scale / back.scale).sqrt()
+    share = (weights / weights.sum(dim=-1, keepdim=True))[..., None]
+    centre, goal = (share * source).sum(dim=-2), (share * target).sum(dim=-2)
+    turned = (there.rotation @ centre[..., None])[..., 0]
+    return Similarity(scale, there.rotation, goal - scale[..., None] * turned)
+
+
 def _check_count(points: Tensor) -> None:
     if points.shape[-2] < 3:
         raise InputError(f"alignment needs at least 3 points, got {points.shape[-2]}")

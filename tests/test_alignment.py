@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from movies.alignment import Similarity, robust_umeyama, umeyama
+from movies.alignment import Similarity, robust_umeyama, symmetric_umeyama, umeyama
 from movies.errors import InputError
 from movies.geometry import quaternion_to_matrix, rotation_angle, transform_points
 
@@ -129,3 +129,18 @@ def test_a_robust_fit_of_too_few_or_a_share_outside_its_range_is_refused():
         robust_umeyama(torch.rand(0, 3), torch.rand(0, 3), torch.ones(0))
     with pytest.raises(InputError, match="share"):
         robust_umeyama(torch.rand(5, 3), torch.rand(5, 3), torch.ones(5), share=0.0)
+
+
+def test_the_symmetric_scale_is_not_biased_by_noise_on_both_sides(generator):
+    source = torch.randn(200, 300, 3, generator=generator, dtype=torch.float64)
+    scale, rotation, translation = random_similarity(generator, 200)
+    target = scale[:, None, None] * (source @ rotation.transpose(-1, -2)) + translation[:, None]
+    weights = torch.rand(200, 300, generator=generator, dtype=torch.float64)
+    torch.testing.assert_close(symmetric_umeyama(source, target, weights)(source), target)
+    noisy = [
+        x + 0.2 * s * torch.randn(x.shape, generator=generator)
+        for x, s in ((source, 1), (target, scale[:, None, None]))
+    ]
+    found, plain = (fit(*noisy, weights).scale.log() - scale.log() for fit in (symmetric_umeyama, umeyama))
+    # the plain one is biased by 0.2 squared; what is left of the other is the mean of 200 errors of 2 %
+    assert abs(found.mean()) < 0.005 and plain.mean() < -0.03

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from movies.alignment import Similarity, robust_umeyama, umeyama
+from movies.alignment import Similarity, robust_umeyama, symmetric_umeyama
+from movies.cameras import Cameras
 from movies.errors import InputError
 from movies.geometry import project
 from movies.long_video.chunks import Geometry, shared
@@ -56,10 +57,10 @@ def join(before: int, after: int, earlier: Geometry, later: Geometry, given: boo
     usable = target.isfinite().all(dim=-1) & source.isfinite().all(dim=-1) & confidence.isfinite()
     usable &= (depth > 0) & (own > 0) & (depth < 0.99 * MAX_DEPTH) & (own < 0.99 * MAX_DEPTH)
     usable = usable.nonzero()[:, 0][:: max(1, int(usable.sum()) // NUM_POINTS)]
-    target, source, depth, confidence = (x[usable] for x in (target, source, depth, confidence))
+    target, source, depth, own, confidence = (x[usable] for x in (target, source, depth, own, confidence))
     cameras = earlier.cameras[i], later.cameras[j]
     try:
-        found = Similarity.identity() if given else _fit(source, target, depth, confidence, *cameras)
+        found = Similarity.identity() if given else _fit(source, target, depth * own, confidence, *cameras)
     except InputError:
         first, second = (c.c2w[0] for c in cameras)
         turn = first @ torch.linalg.inv(second)
@@ -70,14 +71,19 @@ def join(before: int, after: int, earlier: Geometry, later: Geometry, given: boo
     return Joint(before, after, found, float(missed.median()), float((missed < NEAR).float().mean()))
 
 
-def _fit(source: Tensor, target: Tensor, depth: Tensor, confidence: Tensor, earlier, later) -> Similarity:
-    """Errors count by the depth at which they are made; camera centres join in once the outliers are known."""
-    weights = depth.reciprocal().square()
+def _fit(
+    source: Tensor, target: Tensor, depths: Tensor, confidence: Tensor, earlier: Cameras, later: Cameras
+) -> Similarity:
+    """Errors count by the depth at which they are made; camera centres join in once the outliers are known.
+
+    `depths` are the products of both sides' depths: the weights, like the scale, must favour neither side.
+    """
+    weights = depths.reciprocal()
     inliers = robust_umeyama(source, target, confidence, weights, SHARE).inliers
     weights = weights * inliers
     centres = weights.new_full((len(earlier),), float(CENTRES * weights.sum() / len(earlier)))
     both = [torch.cat(pair) for pair in ((source, later.centers), (target, earlier.centers), (weights, centres))]
-    return umeyama(*both)
+    return symmetric_umeyama(*both)
 
 
 def compose(count: int, joints: list[Joint]) -> list[Similarity]:

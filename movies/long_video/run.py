@@ -39,9 +39,8 @@ from movies.reconstruct import reconstruct
 from movies.video import write_video
 
 JOB, SCENE, TRACKS = ".chunks", "scene", "tracks"
-# Seconds of the camera network for a frame, times this and the number of frames of a chunk, and as much again, is what
-# the other network takes (docs/long_video.md).
-SHARE_OF_TIME = 0.12
+# The other network takes as long as the camera network, and this share of it more for every frame of a chunk.
+SHARE_OF_TIME = 0.2
 
 
 @dataclass(frozen=True)
@@ -167,7 +166,8 @@ def _expected(network: Callable[[Tensor], Estimate], images: Tensor, job: Job) -
     views = images.shape[1]
     first, second = (len(job.pending(kind)) for kind in ("estimate", "scene"))
     total = taken / 2 * views * (first + second * (1 + SHARE_OF_TIME * views))
-    return f"about {total / 60:.0f} min" if total >= 90 else f"about {max(total, 1):.0f} s"
+    text = f"{total / 60:.0f} min" if total >= 90 else f"{max(total, 1):.0f} s"
+    return f"about {text} for the networks, then the films"
 
 
 def _reconstruct_all(job: Job, frames: Frames, networks: Networks) -> None:
