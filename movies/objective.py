@@ -94,7 +94,7 @@ class MoviesObjective:
         self.config = config
         self.perceptual = load_lpips(config.lpips_weights) if config.lpips and config.lpips_weights else None
 
-    def predict(self, model: MoVieS, batch: Batch) -> DynamicSplats:
+    def predict(self, model: MoVieS, batch: Batch, generator: torch.Generator | None = None) -> DynamicSplats:
         """Splats of the context views at the times of the target views."""
         context = batch.context
         return model(context.images, context.cameras, context.times, batch.target.times)
@@ -208,7 +208,7 @@ class VGGTObjective:
     def __init__(self, config: VGGTObjectiveConfig) -> None:
         self.config = config
 
-    def predict(self, model: VGGT, batch: Batch) -> VGGTPrediction:
+    def predict(self, model: VGGT, batch: Batch, generator: torch.Generator | None = None) -> VGGTPrediction:
         """Geometry of the context views, from their images alone."""
         return model(batch.context.images)
 

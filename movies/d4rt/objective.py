@@ -34,6 +34,8 @@ class D4RTObjectiveConfig:
     edge_share: float = 0.3
     same_camera: float = 0.4
 
+    note = ""  # nothing to tell of a run
+
     def sampler(self) -> SamplerConfig:
         return SamplerConfig(self.num_queries, self.edge_share, self.same_camera)
 
