@@ -9,7 +9,8 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from movies.data.buckets import Buckets
-from movies.data.dataset import BatchPlan, ClipDataset
+from movies.data.dataset import BatchPlan, ClipDataset, LoadedBatch
+from movies.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -62,23 +63,33 @@ def _permutation(seed: int, epoch: int, size: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch, 1]).permutation(size)
 
 
-def make_loader(dataset: ClipDataset, sampler: PlanSampler, num_workers: int) -> DataLoader:
-    """LoadedBatches in the sampler's order, the same for any number of workers.
+def make_loader(dataset: ClipDataset, sampler: PlanSampler, num_workers: int) -> Iterator[LoadedBatch]:
+    """LoadedBatches in the sampler's order, the same for any number of workers, which begin at once.
 
     Workers are spawned, not forked: a forked child inherits OpenMP and numba thread pools that do not work there.
     """
-    if num_workers == 0:
-        return DataLoader(dataset, batch_size=None, sampler=sampler)
-    return DataLoader(
+    options = {}
+    if num_workers:
+        options = {"multiprocessing_context": "spawn", "persistent_workers": True, "prefetch_factor": 4}
+    loader = DataLoader(
         dataset,
         batch_size=None,
         sampler=sampler,
         num_workers=num_workers,
-        multiprocessing_context="spawn",
         worker_init_fn=_ignore_interrupt,
-        persistent_workers=True,
-        prefetch_factor=4,
+        **options,
     )
+    return _told_in_one_line(iter(loader))
+
+
+def _told_in_one_line(batches: Iterator[LoadedBatch]) -> Iterator[LoadedBatch]:
+    """Batches; an InputError of a worker comes with its traceback as the message, of which the last line is meant."""
+    try:
+        yield from batches
+    except InputError as error:
+        raise InputError(
+            str(error).strip().splitlines()[-1].removeprefix(f"{InputError.__module__}.InputError: ")
+        ) from error
 
 
 def _ignore_interrupt(worker: int) -> None:

@@ -2,12 +2,15 @@
 
 from itertools import islice
 
+import pytest
 import torch
 
 from movies.data.batching import PlanSampler, make_loader
 from movies.data.buckets import Buckets
 from movies.data.dataset import ClipConfig, ClipDataset
+from movies.data.readers import READERS
 from movies.data.sampling import SamplingConfig
+from movies.errors import InputError
 
 WIDE = Buckets((2, 13), 518, (0.5, 2.0), 14, images_per_device=26)
 
@@ -46,11 +49,17 @@ def test_devices_are_dealt_the_batches_that_one_device_would_accumulate():
         assert together == [(plan.entries, plan.seed) for plan in alone.plans(step)]
 
 
-def test_workers_change_nothing(plane):
-    from movies.data.readers import READERS
-
+def test_workers_change_nothing():
     sequences = READERS["synthetic"]("", num_sequences=2, first_seed=0, image_size=(14, 14), num_frames=5, num_tracks=8)
     dataset = ClipDataset([(sequences, 1)], ClipConfig(SamplingConfig(1, (1, 1))))
     sampler = PlanSampler(len(dataset), Buckets((2, 2), 14), 1)
-    alone, helped = (next(iter(make_loader(dataset, sampler, workers))) for workers in (0, 1))
+    alone, helped = (next(make_loader(dataset, sampler, workers)) for workers in (0, 1))
     assert torch.equal(alone.batch.views.images, helped.batch.views.images)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_is_wrong_with_the_data_is_told_in_one_line(workers):
+    sequences = READERS["synthetic"]("", num_sequences=1, first_seed=0, image_size=(14, 14), num_frames=2, num_tracks=8)
+    dataset = ClipDataset([(sequences, 1)], ClipConfig(SamplingConfig(1, (1, 1))))
+    with pytest.raises(InputError, match=r"^\d+ draws in a row gave no clip, the last from synthetic.*frames$"):
+        next(make_loader(dataset, PlanSampler(1, Buckets((3, 3), 14), 1), workers))

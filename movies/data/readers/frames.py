@@ -182,9 +182,11 @@ def with_last_row(rows: np.ndarray) -> np.ndarray:  # [F, 3, 4] -> [F, 4, 4]
 
 def valid_or_zero(depth: np.ndarray, largest: float = np.inf) -> np.ndarray:  # [H, W]
     """Depth with 0 for what is not finite, not positive, or not below `largest`."""
-    valid = depth > 0  # False for NaN
-    valid &= depth < largest
-    return np.where(valid, depth, 0).astype(np.float32, copy=False)
+    depth = depth.astype(np.float32)
+    invalid = ~(depth < largest)  # True for NaN
+    invalid |= depth <= 0
+    depth[invalid] = 0
+    return depth
 
 
 def open_sequences(
