@@ -9,6 +9,16 @@ from torch import nn
 from movies.errors import InputError
 
 
+class AdamW(torch.optim.AdamW):
+    """AdamW that changes nothing while it is `held`: so a step is skipped whatever wraps the optimiser."""
+
+    held = False
+
+    def step(self, closure=None) -> None:
+        if not self.held:
+            super().step(closure)
+
+
 def group_multipliers(names: list[str], groups: list[tuple[str, float]], where: str) -> dict[str, float]:
     """The multiplier of every parameter: that of the first pattern found in its name, else 1.
 
@@ -34,7 +44,7 @@ def group_multipliers(names: list[str], groups: list[tuple[str, float]], where: 
 
 def make_optimizer(
     model: nn.Module, lr: float, groups: list[tuple[str, float]], weight_decay: float, betas: tuple[float, float]
-) -> torch.optim.AdamW:
+) -> AdamW:
     """AdamW with one group for each multiplier and kind; biases, gains and tokens do not decay, multiplier 0 freezes.
 
     Each group carries the `names` of its parameters and its `peak_lr`, for the schedule and the checkpoint.
@@ -57,7 +67,7 @@ def make_optimizer(
     ]
     if not made:
         raise InputError("every parameter is frozen: raise a multiplier of `optim.groups` above 0")
-    return torch.optim.AdamW(made, lr=lr, betas=betas, foreach=True)
+    return AdamW(made, lr=lr, betas=betas, foreach=True)
 
 
 def _decays(parameter: nn.Parameter) -> bool:

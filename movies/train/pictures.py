@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from movies.clip import Batch
+from movies.d4rt.objective import D4RTObjective
 from movies.model.vggt import VGGTPrediction
 from movies.objective import MoviesObjective, VGGTObjective
 from movies.splats import DynamicSplats
@@ -22,6 +23,8 @@ def write_pictures(
     batch: Batch,
 ) -> None:
     """Write the sheet of a batch: its first target and the rendering of it; of its first view image, depth, motion."""
+    if isinstance(objective, D4RTObjective):
+        return  # its queries are points, not pictures
     rows = _depth_rows(prediction.depth, batch)
     if isinstance(objective, MoviesObjective):
         rows = _rendered_rows(objective, prediction, batch) | rows

@@ -1,14 +1,9 @@
 """Two small stages in a folder: a VGGT of random weights, and a MoVieS from it, on worlds of 28x28 pixels."""
 
 import pytest
+from train_worker import SMALL
 
-from movies.model.config import PRESETS, ModelConfig
-
-# A hundredth of "tiny", so that a step takes milliseconds.
-SMALL = ModelConfig(
-    image_size=56, patch_size=14, embed_dim=48, num_heads=4, vit_depth=1, vit_num_heads=4, aa_depth=4, dpt_features=16,
-    dpt_out_channels=(8, 8, 16, 16), dpt_layer_idx=(0, 1, 2, 3), camera_trunk_depth=1, camera_num_heads=4,
-)  # fmt: skip
+from movies.model.config import PRESETS
 
 MANIFEST = """
 name = "worlds"
@@ -54,8 +49,10 @@ MOVIES_LOSS = 'depth_kind = "log"\nmotion_kind = "squared"\nmotion = 1.0\nssim =
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    """The "tiny" preset, smaller still."""
+    """The "tiny" preset, smaller still, and no launcher."""
     monkeypatch.setitem(PRESETS, "tiny", SMALL)
+    for name in ("WORLD_SIZE", "RANK", "ACCELERATE_USE_DEEPSPEED"):
+        monkeypatch.delenv(name, raising=False)
     return SMALL
 
 

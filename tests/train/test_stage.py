@@ -9,10 +9,13 @@ from movies.data.buckets import Buckets
 from movies.errors import InputError
 from movies.model.network import MoVieS
 from movies.objective import MoviesObjectiveConfig
+from movies.train import trainer
+from movies.train.memory import activations, estimate
 from movies.train.plan import describe
 from movies.train.stage import load_stages
 
 TINY = Path(__file__).parents[2] / "stages" / "tiny"
+MOVIES = TINY.with_name("movies")
 
 
 def test_bundled_stages_load_in_order_and_have_a_plan():
@@ -68,6 +71,23 @@ def test_a_stage_becomes_configs(stages):
             r"'lora' matches no parameter",
         ),
         ("lr = 5e-4", 'lr = 1\ngroups = [{ pattern = "(", multiplier = 2 }]', r"'\(' is no regular expression"),
+        (
+            "lr = 5e-4",
+            "lr = 1\nglobal_batch = 5",
+            r"`optim.global_batch` = 5 must be a multiple .* = 2 x 1; change",
+        ),
+        ("lr = 5e-4", "lr = 1\naccumulation = 2\nglobal_batch = 8", r"`optim.accumulation` follows from .* leave one"),
+        ('network = "movies"', 'network = "vggt"', r"unknown key `loss.depth_kind`"),
+        (
+            "patch_size = 7",
+            "patch_size = 7\nmotion_form = 1",
+            r"unknown key `model.motion_form`; legal keys .*static",
+        ),
+        (
+            "[loss]",
+            '[engine]\nstrategy = "fsdp"\n[loss]',
+            r"`engine.strategy` = 'fsdp': input should be 'auto'",
+        ),
     ],
 )
 def test_mistakes_name_file_key_and_mend(stages, old, new, message):
@@ -90,3 +110,59 @@ def test_empty_folders_and_equal_names_are_refused(stages, tmp_path):
         path.write_text('name = "same"\n' + path.read_text())
     with pytest.raises(InputError, match="two stages have one name"):
         load_stages(folder)
+
+
+def test_the_papers_curriculum_has_a_plan_without_its_data(monkeypatch):
+    monkeypatch.delenv("DATA_ROOT", raising=False)
+    stages = load_stages(MOVIES)
+    assert [stage.stage.optim.lr for stage in stages] == [4e-4, 4e-4, 4e-5, 1e-5]
+    assert all(stage.stage.optim.global_batch == 256 for stage in stages)
+    sizes = [sum(p.numel() for p in stage.skeleton.parameters()) for stage in stages]
+    # the published networks, less the token of masked patches that nothing reads
+    assert sizes == [975_640_602 - 1024, *[1_041_147_254 - 1024] * 3]
+    assert all(set(stage.group_sizes()) == {0.1, 1.0} and stage.group_sizes()[0.1] > 9e8 for stage in stages)
+    first, second, _, last = describe(stages).split("\n\n")
+    assert "30000 steps of 256 clips (8 x accumulation 1 x 32 processes), bf16" in first and "without motion" in first
+    assert "learning rate 4e-05: 941.77 M parameters matching ^(encoder|backbone|depth_head)" in first
+    assert "data tartanair: 369 sequences x 100 = 36900, 35% of the mix; NOT HERE: ${DATA_ROOT}/TartanAir" in first
+    assert "motion heads from facebook/VGGT-1B" in second and "data spring: 37 sequences x 2000 = 74000" in second
+    assert "2 to 13 views of 518 pixels on the longer side, width / height 0.5 to 2" in last
+    assert "zero2 on 8 processes, accumulation 4: about" in last
+
+
+def test_memory_is_shared_out_as_the_strategy_says():
+    stage = load_stages(MOVIES / "02_dynamic_5v.toml")[0]
+    whole = 4 * (1_041_147_254 - 1024)
+    shared = {"single": (1, 1, 2), "zero1": (1, 1, 1 / 4), "zero2": (1, 1 / 8, 1 / 4), "zero3": (1 / 8, 1 / 8, 1 / 4)}
+    for strategy, shares in shared.items():
+        used = estimate(stage, strategy, 8)
+        assert (used.weights, used.gradients, used.moments) == tuple(whole * share for share in shares)
+    with_all = stage.stage.model_copy(update={"model": stage.stage.model.model_copy(update={"checkpointing": False})})
+    assert activations(with_all) > 2 * activations(stage.stage)
+
+
+def test_accumulation_follows_from_the_global_batch(stages):
+    folder = stages(names=("b",), optim="global_batch = 12")
+    stage = load_stages(folder)[0]
+    assert [stage.for_processes(n).stage.optim.accumulation for n in (1, 2, 3, 6)] == [6, 3, 2, 1]
+    with pytest.raises(InputError, match=r"b\.toml: `optim.global_batch` = 12 must be .* = 2 x 4; change one"):
+        stage.for_processes(4)
+
+
+def test_a_static_stage_must_be_followed_by_one_that_knows_its_motion_heads(stages):
+    folder = stages()
+    text = (folder / "a.toml").read_text().replace('network = "vggt"', 'network = "movies"')
+    (folder / "a.toml").write_text(text.replace("patch_size = 7", "patch_size = 7\nstatic = true"))
+    with pytest.raises(InputError, match=r"b\.toml: `init` = 'a' is a static stage, .* a VGGT in `model.motion_from`"):
+        load_stages(folder)
+
+
+@pytest.mark.parametrize("root", ["${NOWHERE_SET}/worlds", "not/here"])
+def test_data_that_is_not_here_is_refused_before_anything_is_loaded(stages, tmp_path, monkeypatch, root):
+    monkeypatch.setattr(trainer, "StageRun", None)
+    folder = stages(names=("b",))
+    manifest = folder.parent / "worlds.toml"
+    manifest.write_text(manifest.read_text().replace('reader = "synthetic"', f'reader = "spring"\nroot = "{root}"'))
+    with pytest.raises(InputError, match=r"b\.toml: `data.train`: manifest 'worlds': .*(NOWHERE_SET|not/here)"):
+        trainer.train(folder, tmp_path / "out")
+    assert "data worlds: unknown; NOT HERE:" in trainer.train(folder, tmp_path / "out", dry_run=True)

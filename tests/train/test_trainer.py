@@ -4,17 +4,24 @@ import itertools
 import json
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
+import train_worker
 from safetensors.torch import load_file
 
+from movies import objective
 from movies.data.synthetic import SyntheticSequence
 from movies.errors import InputError
 from movies.model.network import MoVieS
 from movies.model.vggt import VGGT
+from movies.train import trainer
+from movies.train.engine import Engine
+from movies.train.optim import AdamW
 from movies.train.stage import load_stages
-from movies.train.trainer import MAX_SKIPPED_IN_A_ROW, StageRun, start_model, train
+from movies.train.start import start_model
+from movies.train.trainer import MAX_SKIPPED_IN_A_ROW, StageRun, train
 from movies.video import image_size
 
 
@@ -62,8 +69,8 @@ def test_a_run_killed_and_resumed_equals_an_uninterrupted_one(stages, tmp_path, 
 
     advance = StageRun.advance
 
-    def killed(run, seconds):
-        advance(run, seconds)
+    def killed(run, sums, seconds):
+        advance(run, sums, seconds)
         if run.progress.step == 3:
             raise Killed  # after the checkpoint of step 2
 
@@ -88,13 +95,13 @@ def test_the_deadline_stops_at_a_checkpoint_and_resume_goes_on(stages, tmp_path)
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_saves_a_checkpoint_first(stages, tmp_path, monkeypatch, number):
-    update = StageRun.update
+    accumulate = StageRun.accumulate
 
     def interrupted(run):
         os.kill(os.getpid(), number)  # in the middle of a step
-        update(run)
+        return accumulate(run)
 
-    monkeypatch.setattr(StageRun, "update", interrupted)
+    monkeypatch.setattr(StageRun, "accumulate", interrupted)
     before = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt):
         train(stages(names=("b",)), tmp_path / "out", device="cpu")
@@ -103,18 +110,75 @@ def test_ctrl_c_saves_a_checkpoint_first(stages, tmp_path, monkeypatch, number):
 
 
 def test_gradients_that_are_not_finite_never_reach_the_weights(stages, tmp_path, monkeypatch):
-    update = StageRun.update
-
-    def poisoned(run):
-        if run.progress.step in (1, 2):
-            next(p for p in run.model.parameters() if p.grad is not None).grad[...] = float("nan")
-        update(run)
-
-    monkeypatch.setattr(StageRun, "update", poisoned)
+    monkeypatch.setattr(StageRun, "predict", train_worker.poisoned(StageRun.predict, (1, 2)))
     train(stages(names=("b",)), tmp_path / "out", device="cpu")
     skipped = events(tmp_path / "out", "b", "skipped")
-    assert [event["step"] for event in skipped] == [1, 2] and skipped[0]["where"]
+    assert [event["step"] for event in skipped] == [1, 2]
+    assert any("depth_head" in name for name in skipped[0]["where"])
+    assert len(skipped[0]["samples"]) == 2 and skipped[0]["samples"][0].startswith("synthetic")
+    assert events(tmp_path / "out", "b", "train")[-1]["skipped_steps"] == 2
     assert all(tensor.isfinite().all() for tensor in weights(tmp_path / "out", "b").values())
+
+
+def test_a_loss_that_is_not_finite_names_its_sample(stages, tmp_path, monkeypatch):
+    depth_loss = objective.losses.log_depth_loss
+
+    def poisoned(depth, target, mask):
+        values = depth_loss(depth, target, mask)
+        return values + torch.tensor([0.0, float("inf")]) if torch.is_grad_enabled() else values
+
+    monkeypatch.setattr(objective.losses, "log_depth_loss", poisoned)
+    with pytest.raises(InputError, match=f"b: {MAX_SKIPPED_IN_A_ROW} steps in a row without a finite gradient; see"):
+        train(stages(names=("b",), steps=20), tmp_path / "out", device="cpu")
+    skipped = events(tmp_path / "out", "b", "skipped")
+    assert [len(event["samples"]) for event in skipped] == [1] * MAX_SKIPPED_IN_A_ROW
+
+
+def test_loss_spikes_and_parameters_without_a_gradient_are_reported(stages, tmp_path, monkeypatch):
+    forward = StageRun.forward
+
+    def spiking(run, loaded, model=None):
+        terms = forward(run, loaded, model)
+        if run.progress.step == 3:
+            return replace(terms, losses={name: 50 * value for name, value in terms.losses.items()})
+        return terms
+
+    monkeypatch.setattr(StageRun, "forward", spiking)
+    monkeypatch.setattr(trainer, "SPIKE_SETTLING", 2)
+    unrendered = 'depth_kind = "log"\nmotion_kind = "squared"\nmotion = 1.0\nmse = 0.0\nlpips = 0.0'
+    train(stages(names=("b",), loss=unrendered), tmp_path / "out", device="cpu")
+    (spike,) = events(tmp_path / "out", "b", "spike")
+    assert spike["step"] == 3 and spike["loss"] > 10 * spike["usual"] and len(spike["samples"]) == 2
+    (silent,) = events(tmp_path / "out", "b", "no gradient")
+    assert silent["count"] == len(silent["where"]) and {n.split(".")[0] for n in silent["where"]} >= {"splat_head"}
+
+
+def test_clipping_acts_at_every_step(stages, tmp_path, monkeypatch):
+    norms, step = [], Engine.step
+
+    def watched(engine):
+        result = step(engine)
+        norms.append(float(result))
+        return result
+
+    seen, inner = [], AdamW.step
+
+    def updated(optimizer, closure=None):
+        seen.append(torch.cat([p.grad.flatten() for g in optimizer.param_groups for p in g["params"]]).norm().item())
+        inner(optimizer, closure)
+
+    monkeypatch.setattr(Engine, "step", watched)
+    monkeypatch.setattr(AdamW, "step", updated)
+    train(stages(names=("b",), optim="clip = 1e-3"), tmp_path / "out", device="cpu")
+    assert len(seen) == 4 and min(norms) > 0.01 and max(seen) <= 1.0001e-3
+
+
+def test_the_ray_embedding_learns_from_the_first_step(stages, tmp_path):
+    folder, out = stages(steps=1), tmp_path / "out"
+    train(folder, out, device="cpu")  # b starts from the VGGT of a, where the rays count nothing at first
+    start, end = start_model(load_stages(folder / "b.toml")[0].stage, out).state_dict(), weights(out, "b")
+    moved = {name for name in end if name.startswith("plucker") and not torch.equal(start[name], end[name])}
+    assert "plucker_ln.weight" in moved
 
 
 def poison(monkeypatch, every):
@@ -154,9 +218,7 @@ def test_too_many_broken_samples_end_the_run(stages, tmp_path, monkeypatch):
     folder = stages(names=("b",), steps=30)
     path = folder / "b.toml"
     path.write_text(path.read_text().replace("workers = 0", "workers = 0\nmax_broken_rate = 0.02"))
-    with pytest.raises(
-        InputError, match=r"\d of \d+ samples were broken, more than .* 0.02 allows"
-    ):
+    with pytest.raises(InputError, match=r"\d of \d+ samples were broken, more than .* 0.02 allows"):
         train(folder, tmp_path / "out", device="cpu")
     assert len(events(tmp_path / "out", "b", "broken")) in (
         3,
@@ -171,18 +233,6 @@ def test_a_budget_of_images_takes_batches_in_parts_and_steps_stay_whole(stages, 
     path.write_text(path.read_text().replace("workers = 0", f"workers = 0\n{shapes}").replace("render_size", "#"))
     train(folder, tmp_path / "out", device="cpu")
     assert [event["step"] for event in events(tmp_path / "out", "b", "train")] == [1, 2, 3]
-
-
-def test_training_gives_up_when_no_gradient_is_finite(stages, tmp_path, monkeypatch):
-    update = StageRun.update
-
-    def poisoned(run):
-        next(p for p in run.model.parameters() if p.grad is not None).grad[...] = float("nan")
-        update(run)
-
-    monkeypatch.setattr(StageRun, "update", poisoned)
-    with pytest.raises(InputError, match=f"b: {MAX_SKIPPED_IN_A_ROW} steps in a row without a finite gradient"):
-        train(stages(names=("b",), steps=20), tmp_path / "out", device="cpu")
 
 
 def test_one_clip_can_be_learned_by_heart(stages, tmp_path):
