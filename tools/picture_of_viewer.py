@@ -54,10 +54,10 @@ def main(scene_path: str, out: str) -> None:
         while not viewer.server.get_clients():
             time.sleep(0.1)
         client, player = next(iter(viewer.server.get_clients().values())), viewer.player
-        for view in (0, len(player.shown.cameras) // 2, -1):  # a path of three views
+        for view in (0, len(player.part.cameras) // 2, -1):  # a path of three views
             player.look_through(client, view)
             viewer.editor.add(client)
-        player.stage.move_client(client, behind(player.shown))
+        player.stage.move_client(client, behind(player.part))
         player.moment = MOMENT
         page.get_by_role("alert").get_by_role("button").click()  # the note on drawing in software
         picture = settled(page)

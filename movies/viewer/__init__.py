@@ -8,9 +8,9 @@ import torch
 from movies.long_scene import LongScene, load_scene
 from movies.scene import Scene4D
 from movies.trajectories import focus_depth
-from movies.viewer.looks import with_camera
 from movies.viewer.path_editor import PathEditor
 from movies.viewer.player import Player
+from movies.viewer.shown import Shown
 from movies.viewer.stage import Stage, start_server, stop_server
 from movies.viewer.trails import Trails
 
@@ -21,10 +21,10 @@ class Viewer:
     """A scene that a browser can look at until `close`, or until the end of a `with` block."""
 
     def __init__(self, scene: Scene4D | LongScene, trails: Trails, folder: Path, host: str, port: int) -> None:
-        scene, self._stopped = with_camera(scene), threading.Event()
+        self._stopped, first = threading.Event(), Shown(scene, "rgb").part(0.0)
         self.server = start_server(host, port)
-        stage = Stage(self.server, focus_depth(scene))
-        stage.set_first_view(scene.cameras[0].to("cpu"))
+        stage = Stage(self.server, focus_depth(first))
+        stage.set_first_view(first.cameras[0].to("cpu"))
         self.player = Player(stage, scene, trails, self._stopped)
         self.editor = PathEditor(self.player, folder, self._stopped)
 
@@ -59,6 +59,8 @@ def open_viewer(path: str | Path, host: str = HOST, port: int = PORT) -> Viewer:
     without viser.
     """
     path = Path(path)
-    scene, trails = load_scene(path), Trails.load(path.parent / "tracks.npz")
+    scene = load_scene(path)
+    folder = scene.folder.parent if isinstance(scene, LongScene) else path.parent
+    trails = Trails.load(folder / "tracks.npz")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Viewer(scene.to(device), trails, path.parent / "paths", host, port)
+    return Viewer(scene.to(device), trails, folder / "paths", host, port)

@@ -71,18 +71,20 @@ def widened(scene: Scene4D, enlarged: float = math.inf) -> Scene4D:
     Splats are made for the input views' pixels, by whose share (BLUR) the renderer widens them. Smaller pixels widen
     them less and gaps open; here what is missing becomes part of the splats, as seen from the nearest input view.
     """
+    static, moving = (widen(g, scene, enlarged) for g in (scene.static, scene.moving))
+    return replace(scene, static=static, moving=moving)
+
+
+def widen(gaussians: Gaussians, scene: Scene4D, enlarged: float) -> Gaussians:  # [..., N]
+    """Gaussians before the input views of a scene, as `widened`."""
     width = scene.image_size[1]
     if not width or enlarged <= 1:
-        return scene
+        return gaussians
     missing = BLUR * (1 - 1 / enlarged**2) / (scene.cameras.fxfycxcy[0, 0] * width) ** 2
-
-    def widen(gaussians: Gaussians) -> Gaussians:  # [..., N]
-        depths = [_depths(gaussians.means, c2w) for c2w in scene.cameras.c2w]
-        nearest = functools.reduce(torch.minimum, depths)  # [..., N]
-        variances = gaussians.scales**2 + missing * nearest.where(nearest.isfinite(), 0)[..., None] ** 2
-        return replace(gaussians, scales=variances.sqrt())
-
-    return replace(scene, static=widen(scene.static), moving=widen(scene.moving))
+    depths = [_depths(gaussians.means, c2w) for c2w in scene.cameras.c2w]
+    nearest = functools.reduce(torch.minimum, depths)  # [..., N]
+    variances = gaussians.scales**2 + missing * nearest.where(nearest.isfinite(), 0)[..., None] ** 2
+    return replace(gaussians, scales=variances.sqrt())
 
 
 def _depths(means: Tensor, c2w: Tensor) -> Tensor:  # [..., N, 3], [4, 4] -> [..., N]

@@ -15,8 +15,8 @@ from movies.trajectories import OF_A_MOMENT, TIME_MAPS, time_path
 from movies.video import write_video
 from movies.viewer.camera_path import CameraPath
 from movies.viewer.controls import Activity, Running, told
-from movies.viewer.looks import widened
 from movies.viewer.player import Player
+from movies.viewer.shown import Shown
 from movies.viewer.stage import PATH_COLOR
 
 FPS = 24.0
@@ -28,7 +28,7 @@ class PathEditor:
 
     def __init__(self, player: Player, folder: Path, stopped: threading.Event) -> None:
         self.player, self.stage, self.folder = player, player.stage, folder
-        self.size = scene_size(player.shown)
+        self.size = scene_size(player.part)
         self.path = CameraPath.empty()
         gui = self.stage.server.gui
         with gui.add_folder("Camera path"):
@@ -106,13 +106,14 @@ class PathEditor:
             time.sleep(1 / FPS)
 
     def _render(self, client, running: Running) -> None:
-        out, scene = self._file(".mp4"), self.player.film
+        out, shown, device = self._file(".mp4"), self.player.shown, self.player.part.times.device
         cameras, times = self._frames()
-        size = scene_size(scene, round(self._longer.value))
+        size = scene_size(self.player.part, round(self._longer.value))
         note = client.add_notification("movies", f"rendering {out.name}", loading=True, with_close_button=False)
         try:
-            scene = widened(scene, size[1] / self.size[1])
-            frames = render_path(scene, cameras.to(scene.times.device), times.to(scene.times.device), size)
+            # `to` gives a long scene segments of its own in memory: the page may move on meanwhile
+            scene = Shown(shown.scene.to(device), shown.look, size[1] / self.size[1])
+            frames = render_path(scene, cameras.to(device), times.to(device), size)
             write_video(out, _until_stopped(frames, running), FPS)
         finally:
             note.remove()

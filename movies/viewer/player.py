@@ -8,7 +8,8 @@ from movies.gaussians import Gaussians
 from movies.long_scene import LongScene
 from movies.scene import Scene4D
 from movies.viewer.controls import Activity, Running
-from movies.viewer.looks import LOOKS, recolored, widened
+from movies.viewer.looks import LOOKS
+from movies.viewer.shown import Shown
 from movies.viewer.stage import INPUT_COLOR, Stage
 from movies.viewer.trails import Trails
 
@@ -24,11 +25,11 @@ def advanced(moment: float, step: float) -> float:
 
 
 class Player:
-    """Time and looks of a scene on a stage, and their controls in the page; of a long one the segment of its time."""
+    """Time and looks of a scene on a stage, and their controls in the page."""
 
     def __init__(self, stage: Stage, scene: Scene4D | LongScene, trails: Trails, stopped: threading.Event) -> None:
-        self.stage, self.shown, self._scene, self._trails = stage, scene, scene, trails
-        self._segment = 0
+        self.stage, self.shown, self._trails = stage, Shown(scene, "rgb"), trails
+        self._drawn: tuple[str, int] | None = None  # colouring and part of what stands still
         self._seconds = max(SHORTEST, len(scene.times) / STORED_A_SECOND)
         self._lock = threading.Lock()  # callbacks come from several threads
         gui = stage.server.gui
@@ -38,15 +39,14 @@ class Player:
             Activity(gui, "play", "pause", self._play, stopped)
         with gui.add_folder("Show"):
             self._look = gui.add_dropdown("colour", tuple(LOOKS))
-            cameras = gui.add_checkbox("cameras", initial_value=True)
+            self._cameras = gui.add_checkbox("cameras", initial_value=True)
             self._tracks = gui.add_checkbox("tracks", initial_value=len(trails) > 0, disabled=not len(trails))
             first = gui.add_button("first view")
-        stage.show_cameras("cameras", scene.cameras, INPUT_COLOR, self.look_through)
-        self._recolor()
+        self._show()
         self._slider.on_update(lambda _: self._show())
         self._tracks.on_update(lambda _: self._show())
-        self._look.on_update(lambda _: self._recolor())
-        cameras.on_update(lambda _: stage.set_visible("cameras", cameras.value))
+        self._look.on_update(lambda _: self._show())
+        self._cameras.on_update(lambda _: stage.set_visible("cameras", self._cameras.value))
         first.on_click(lambda event: self.look_through(event.client, 0))
 
     @property
@@ -59,35 +59,37 @@ class Player:
         self._slider.value = moment  # which shows it
 
     @property
-    def film(self) -> Scene4D | LongScene:
-        """What videos are rendered of."""
-        return self._scene if isinstance(self._scene, LongScene) else self.shown
+    def part(self) -> Scene4D:
+        """The scene, or the part of a long one, as it is shown."""
+        return self.shown.part(self.moment)
 
     def look_through(self, client, view: int) -> None:
-        """Let a client look through an input camera, at its time."""
-        self.moment = float(self._scene.view_times[view])
-        self.stage.move_client(client, self._scene.cameras[view])
-
-    def _recolor(self) -> None:
-        with self._lock:
-            long = isinstance(self._scene, LongScene)
-            self.shown = recolored(self._scene.window(self.moment) if long else self._scene, self._look.value)
-            full = widened(self.shown)
-            self._moving = replace(full, static=Gaussians.empty(device=full.times.device))
-            self.stage.show_gaussians("static", full.static)
-        self._show()
+        """Let a client look through an input camera of this part, at its time."""
+        part = self.part
+        self.moment = float(part.view_times[view])
+        self.stage.move_client(client, part.cameras[view])
 
     def _show(self) -> None:
-        if isinstance(self._scene, LongScene) and self._scene.shown_most(self.moment) != self._segment:
-            self._segment = self._scene.shown_most(self.moment)
-            self._recolor()
-            return
         with self._lock, self.stage.server.atomic():
-            self.stage.show_gaussians("moving", self._moving.at(self.moment))
+            moment = self.moment
+            if self._look.value != self.shown.look:
+                self.shown = Shown(self.shown.scene, self._look.value)
+            drawn = self.shown.look, self.shown.number(moment)
+            if drawn != self._drawn:
+                self._show_part(self.shown.part(moment))
+                self._drawn = drawn
+            self.stage.show_gaussians("moving", self._moving.at(moment))
             if self._tracks.value:
-                self.stage.show_trails("tracks", self._trails, self.moment)
+                self.stage.show_trails("tracks", self._trails, moment)
             else:
                 self.stage.remove("tracks")
+
+    def _show_part(self, part: Scene4D) -> None:
+        """What does not change with every moment."""
+        self._moving = replace(part, static=Gaussians.empty(device=part.times.device))
+        self.stage.show_gaussians("static", part.static)
+        self.stage.show_cameras("cameras", part.cameras, INPUT_COLOR, self.look_through)
+        self.stage.set_visible("cameras", self._cameras.value)
 
     def _play(self, client, running: Running) -> None:
         before = time.monotonic()

@@ -98,6 +98,7 @@ class Stage:
     def show_gaussians(self, name: str, gaussians: Gaussians) -> None:  # [N]
         """Show these under `name`, in place of those shown under it before."""
         if not len(gaussians):
+            self.remove(name)
             return
         values = packed(gaussians, self.unit)
         if name in self._groups:

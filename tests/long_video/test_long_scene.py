@@ -114,9 +114,9 @@ def test_the_live_view_goes_from_segment_to_segment(folder):
         reds = []
         for moment in (0.0, 5 / 15, 1.0):
             viewer.player.moment = moment
-            reds.append(float(viewer.player.shown.moving.colors[0, 0, 0]))
+            reds.append(float(viewer.player.part.moving.colors[0, 0, 0]))
+            assert len(viewer.player.shown.at(moment)) == len(LongScene.load(folder).at(moment))  # what is filmed
         assert reds == pytest.approx([0.0, 0.1, 0.3], abs=1e-3)
-        assert isinstance(viewer.player.film, LongScene)
 
 
 def test_exports_of_a_long_scene(folder, tmp_path):

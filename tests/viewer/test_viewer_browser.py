@@ -14,7 +14,6 @@ from PIL import Image
 
 from movies.rendering import render
 from movies.viewer import Viewer, open_viewer
-from movies.viewer.looks import widened
 
 pytest.importorskip("viser", reason="viser is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -48,9 +47,9 @@ class Opened:
 
     def psnr(self, view: int) -> float:
         """Of that picture against our renderer's of an input camera at the moment shown, once it is good or at last."""
-        player, deadline = self.viewer.player, time.monotonic() + PATIENCE
-        gaussians = widened(player.shown).at(player.moment)
-        wanted = render(gaussians, player.shown.cameras[view], SIZE, SIZE, background=torch.ones(3)).images
+        part, deadline = self.viewer.player.part, time.monotonic() + PATIENCE
+        gaussians = part.at(self.viewer.player.moment)
+        wanted = render(gaussians, part.cameras[view], SIZE, SIZE, background=torch.ones(3)).images
         value = 0.0
         while value < LEAST_PSNR and time.monotonic() < deadline:
             error = np.square(self.picture() - wanted.clamp(0, 1).permute(1, 2, 0).numpy()).mean()
@@ -86,7 +85,7 @@ def opened(scene, tmp_path_factory) -> Iterator[Opened]:
 
 
 def test_the_first_view_is_the_first_input_cameras(opened):
-    stage, camera = opened.viewer.player.stage, opened.viewer.player.shown.cameras[0]
+    stage, camera = opened.viewer.player.stage, opened.viewer.player.part.cameras[0]
     _wait_for(lambda: (stage.camera_of(opened.client, 1.0).c2w - camera.c2w).abs().max() < 1e-4)
     assert opened.client.camera.fov == pytest.approx(float(camera.fov()[1]))
     stage.set_visible("cameras", False)

@@ -97,7 +97,7 @@ def test_a_path_is_recorded_kept_and_brought_back(viewer, stored):
     editor.add(client)
     viewer.player.look_through(client, 2)
     editor.add(client)
-    torch.testing.assert_close(editor.path.cameras.c2w[1], viewer.player.shown.cameras.c2w[2])
+    torch.testing.assert_close(editor.path.cameras.c2w[1], viewer.player.part.cameras.c2w[2])
     assert editor.path.times.tolist() == [0.25, 1.0]
     editor.save(client)
     assert (stored.parent / "paths/path.json").is_file() and "path.json" in client.told[-1]
