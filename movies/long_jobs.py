@@ -9,7 +9,7 @@ from torch import Tensor
 
 from movies.jobs import reconstruct_file
 from movies.long_video.frames import chunk_clips, open_frames
-from movies.long_video.plan import CHUNK, OVERLAP, Chunk, bytes_needed, fit_memory, make_plan, parse_memory
+from movies.long_video.plan import CHUNK, OVERLAP, Chunk, Sizes, fit_memory, make_plan, parse_memory
 from movies.long_video.run import Networks, reconstruct_chunks
 from movies.model.config import ModelConfig
 from movies.model.network import MoVieS
@@ -46,14 +46,15 @@ def reconstruct_long_file(
     found_cameras.check(_camera_network)
     side = resolution or found.config.image_size
     source = open_frames(path, frames, cameras)
-    first = fit_resolution(next(chunk_clips(source, [Chunk(0, (0, 1))])), side, found.config.patch_size)
-    size, held = first.views.size, max(_held_bytes(each, precision) for each in (found, found_cameras))
-    length = chunk if memory is None else fit_memory(parse_memory(memory), chunk, overlap, size, held)
+    first = next(chunk_clips(source, [Chunk(0, (0, 1))]))
+    view = fit_resolution(first, side, found.config.patch_size).views.size
+    sizes = Sizes(view, first.views.size, max(_held_bytes(each, precision) for each in (found, found_cameras)))
+    length = chunk if memory is None else fit_memory(parse_memory(memory), chunk, overlap, sizes)
     plan = make_plan(source.thumbnails(), length, overlap, loops)
     if len(plan.chunks) == 1 and not plan.left_out:
         count = len(source)
         return reconstruct_file(path, out, weights, camera_weights, cameras, count, resolution, device, dtype)
-    say(plan.described(bytes_needed(length, size, held)))
+    say(plan.described(sizes.bytes_needed(length)))
 
     def estimate() -> Callable[[Tensor], VGGTPrediction]:
         return found_cameras.load(_camera_network, precision).to(place)

@@ -17,8 +17,9 @@ BLANK = 0.01  # standard deviation of a grey picture that shows nothing
 LOOP_ALIKE, LOOP_GAP = 0.8, 3  # correlation of frames that may show one place; chunks between that make it a return
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 # Bytes held at the peak, measured (docs/long_video.md): by the program itself, by a pixel of a view at each time
-# (predictions, and the scene made of them), and by a pixel of a view (levels of tokens, the decoders' pictures).
-PROGRAM, PER_PIXEL_TIME, PER_PIXEL = 700 * 10**6, 200, 2500
+# (predictions, and the scene made of them), by a pixel of a view (levels of tokens, the decoders' pictures), and by a
+# pixel of a frame as it is decoded.
+PROGRAM, PER_PIXEL_TIME, PER_PIXEL, PER_FRAME_PIXEL = 700 * 10**6, 130, 1600, 24
 
 
 @dataclass(frozen=True)
@@ -137,19 +138,28 @@ def parse_memory(text: str) -> int:
     return int(float(match[1]) * UNITS[match[2].upper()])
 
 
-def bytes_needed(num_views: int, size: tuple[int, int], weights: int) -> int:
-    """What a chunk of V views of this size takes at the peak, with networks whose larger one takes `weights` bytes."""
-    pixels = size[0] * size[1] * num_views
-    return PROGRAM + weights + pixels * (PER_PIXEL + PER_PIXEL_TIME * num_views)
+@dataclass(frozen=True)
+class Sizes:
+    """What memory depends on besides the length of a chunk."""
+
+    view: tuple[int, int]  # (height, width) that the network sees
+    frame: tuple[int, int]  # of the clip
+    weights: int  # bytes of the larger network
+
+    def bytes_needed(self, num_views: int) -> int:
+        """What a chunk of V views takes at the peak."""
+        (height, width), (rows, columns) = self.view, self.frame
+        pixels, decoded = height * width * num_views, rows * columns * num_views
+        return PROGRAM + self.weights + decoded * PER_FRAME_PIXEL + pixels * (PER_PIXEL + PER_PIXEL_TIME * num_views)
 
 
-def fit_memory(budget: int, length: int, overlap: int, size: tuple[int, int], weights: int) -> int:
+def fit_memory(budget: int, length: int, overlap: int, sizes: Sizes) -> int:
     """The longest chunk up to `length` within a budget of bytes. Raises InputError where not even the shortest fits."""
     for views in range(length, overlap, -1):
-        if bytes_needed(views, size, weights) <= budget:
+        if sizes.bytes_needed(views) <= budget:
             return views
-    least = bytes_needed(overlap + 1, size, weights)
+    least, (height, width) = sizes.bytes_needed(overlap + 1), sizes.view
     raise InputError(
-        f"chunks of {overlap + 1} frames of {size[1]}x{size[0]} need about {least / 1e9:.1f}G of memory, more than "
+        f"chunks of {overlap + 1} frames of {width}x{height} need about {least / 1e9:.1f}G of memory, more than "
         f"{budget / 1e9:.1f}G; lower --resolution or --overlap, or use --dtype bf16"
     )

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from movies.errors import InputError
-from movies.long_video.plan import bytes_needed, fit_memory, make_plan, parse_memory
+from movies.long_video.plan import Sizes, fit_memory, make_plan, parse_memory
 
 
 def pictures(count: int, seed: int = 0) -> torch.Tensor:
@@ -85,12 +85,12 @@ def test_a_place_seen_again_makes_a_chunk_of_both():
 
 
 def test_memory_shortens_chunks():
-    size, weights = (518, 518), 4 * 10**9
-    whole = bytes_needed(13, size, weights)
-    assert fit_memory(whole, 13, 3, size, weights) == 13
-    assert 4 <= fit_memory(whole - 10**9, 13, 3, size, weights) < 13
+    sizes = Sizes((518, 518), (1080, 1920), 4 * 10**9)
+    whole = sizes.bytes_needed(13)
+    assert fit_memory(whole, 13, 3, sizes) == 13
+    assert 4 <= fit_memory(whole - 10**9, 13, 3, sizes) < 13
     with pytest.raises(InputError, match=r"4 frames of 518x518 need about .*G of memory, more than 1\.0G"):
-        fit_memory(10**9, 13, 3, size, weights)
+        fit_memory(10**9, 13, 3, sizes)
 
 
 def test_amounts_of_memory():
