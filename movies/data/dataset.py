@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from movies.clip import Batch, Clip, Tracks, Views
+from movies.data.augmentation import VideoAugmentation, augment
 from movies.data.buckets import ClipShape
 from movies.data.sampling import Draw, Refusal, SamplingConfig, draw_frames
 from movies.data.transforms import color_jitter, normalized, random_crop, trim_depth
@@ -20,12 +21,17 @@ SETTLING = 100  # draws before a share of them says anything
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """How clips are drawn and changed, and which are refused (`max_rotation` in degrees from the first camera)."""
+    """How clips are drawn and changed, and which are refused (`max_rotation` in degrees from the first camera).
+
+    `video_augmentation` is D4RT's: crops of any aspect and stronger changes of colour, in place of `min_crop` and
+    `jitter`.
+    """
 
     sampling: SamplingConfig
     clips_per_sequence: int = 1
     min_crop: float = 1.0
     jitter: float = 0.0
+    video_augmentation: bool = False
     max_rotation: float = 45.0
 
 
@@ -140,7 +146,8 @@ class ClipDataset(torch.utils.data.Dataset):
     def _clips(self, rng: np.random.Generator, sequence, rules: SourceRules, shape: ClipShape) -> list[Clip]:
         """Clips of one sequence, its frames read once for all of them. Raises Refusal for what a filter turns down."""
         config = self.config
-        sequence = decoding_less(sequence, shape, config.min_crop)
+        if not config.video_augmentation:  # which crops smaller and wider
+            sequence = decoding_less(sequence, shape, config.min_crop)
         sampling = replace(config.sampling, gap=rules.gap or config.sampling.gap)
         number = range(config.clips_per_sequence)
         draws = [draw_frames(rng, sequence.num_frames, shape.num_context, sampling) for _ in number]
@@ -154,9 +161,12 @@ class ClipDataset(torch.utils.data.Dataset):
 
     def _changed(self, rng: np.random.Generator, clip: Clip, rules: SourceRules, shape: ClipShape) -> Clip:
         """The clip cropped, its depth trimmed, its colours jittered."""
+        clip = replace(clip, depth_weight=rules.depth_weight, motion_weight=rules.motion_weight)
+        if self.config.video_augmentation:
+            clip = augment(rng, clip, shape.height, shape.width, VideoAugmentation())
+            return trim_depth(clip, *rules.depth_quantiles)
         clip = random_crop(rng, clip, shape.height, shape.width, self.config.min_crop)
         clip = trim_depth(clip, *rules.depth_quantiles)
-        clip = replace(clip, depth_weight=rules.depth_weight, motion_weight=rules.motion_weight)
         return color_jitter(rng, clip, self.config.jitter)
 
 

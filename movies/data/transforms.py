@@ -30,12 +30,12 @@ def color_jitter(rng: np.random.Generator, clip: Clip, strength: float) -> Clip:
     images = clip.images * brightness
     mean = images.mean()
     images = mean + (images - mean) * contrast
-    gray = _luma(images)
+    gray = luma(images)
     images = (gray + (images - gray) * saturation).clamp(0, 1) ** gamma
     return replace(clip, views=replace(clip.views, images=images))
 
 
-def _luma(images: Tensor) -> Tensor:  # [V, 3, H, W] -> [V, 1, H, W]
+def luma(images: Tensor) -> Tensor:  # [V, 3, H, W] -> [V, 1, H, W]
     weights = images.new_tensor([0.299, 0.587, 0.114])
     return (images * weights[:, None, None]).sum(dim=1, keepdim=True)
 
