@@ -25,6 +25,7 @@ Optional = Annotated[str | None, arg(metavar="DIR")]
 def evaluate_protocol(
     protocol: Positional[Annotated[str, arg(metavar="PROTOCOL.toml")]],
     data: Annotated[str, arg(metavar="DIR")] = "",
+    model: str = "movies",
     weights: Weights = "tiny",
     camera_weights: Weights = "tiny",
     predictions: Optional = None,
@@ -43,8 +44,9 @@ def evaluate_protocol(
     Args:
         protocol: The file; docs/evaluation.md has its fields.
         data: Folder that the dataset was unpacked into.
-        weights: MoVieS weights: tiny (bundled), a file, or a hub id.
-        camera_weights: VGGT weights.
+        model: movies, or d4rt, which renders nothing.
+        weights: Its weights: tiny (bundled), a file, or a hub id.
+        camera_weights: VGGT weights, for cameras that are not given.
         predictions: Score this folder of npz files instead (docs/evaluation.md).
         out: Folder for report.json, report.md and pictures; a run that was interrupted goes on there.
         scenes: Score these scenes alone.
@@ -61,7 +63,7 @@ def evaluate_protocol(
     if write_inputs:
         print(f"{export_inputs(protocol, data, write_inputs, scenes)} cases written to {write_inputs}")
         return 0
-    spec = MethodSpec(weights, camera_weights, predictions or "", device, dtype)
+    spec = MethodSpec(weights, camera_weights, model, predictions or "", device, dtype)
     report = evaluate(protocol, spec, data, out, scenes, workers, lpips)
     print(report.markdown())
     if published(report.protocol["id"]):
@@ -74,6 +76,7 @@ def _protocol_command(name: str) -> Callable[..., int]:
 
     def command(
         data: Annotated[str, arg(metavar="DIR")] = "",
+        model: str = "movies",
         weights: Weights = "tiny",
         camera_weights: Weights = "tiny",
         predictions: Optional = None,
@@ -85,9 +88,8 @@ def _protocol_command(name: str) -> Callable[..., int]:
         dtype: str = "fp32",
         write_inputs: Optional = None,
     ) -> int:
-        return evaluate_protocol(
-            name, data, weights, camera_weights, predictions, out, scenes, workers, lpips, device, dtype, write_inputs
-        )
+        options = (model, weights, camera_weights, predictions, out, scenes, workers, lpips, device, dtype)
+        return evaluate_protocol(name, data, *options, write_inputs)
 
     _, arguments = evaluate_protocol.__doc__.split("    Args:\n")
     arguments = arguments.split("\n", 1)[1]  # without the file

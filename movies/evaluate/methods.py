@@ -1,4 +1,4 @@
-"""Methods: who answers a case. MoVieS (cameras from a VGGT where they are not given), or a folder of predictions."""
+"""Methods: who answers a case. MoVieS (cameras from a VGGT where none are given), D4RT, or a folder of predictions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +12,9 @@ from torch import Tensor
 from movies.cameras import Cameras
 from movies.clip import Clip, Views
 from movies.clip import Tracks as ClipTracks
+from movies.d4rt.network import D4RT
+from movies.d4rt.readouts import Reader, read_depth, read_extrinsics, read_points, read_tracks
+from movies.errors import InputError
 from movies.evaluate import protocol as protocols
 from movies.evaluate.cases import Inputs
 from movies.evaluate.predictions import Prediction, check_mark, load_prediction
@@ -37,21 +40,30 @@ class Method(Protocol):
         """The fields in `wanted` that it can answer. `input_size` is the longer side it is to see, 0 for its own."""
 
 
+MODELS = ("movies", "d4rt")
+
+
 @dataclass(frozen=True)
 class MethodSpec:
     """What a method is opened from, small enough to be sent to every process."""
 
     weights: str = "tiny"
     camera_weights: str = "tiny"
+    model: str = "movies"  # or "d4rt", which reads cameras from its own answers
     predictions: str = ""  # a folder; nothing is computed then
     device: str = "auto"
     dtype: str = "fp32"
 
     def open(self, protocol: "protocols.Protocol") -> Method:
         """Raises InputError for weights that do not fit, and for predictions made for another protocol."""
+        if self.model not in MODELS:
+            raise InputError(f"unknown model {self.model!r}: choose one of {', '.join(MODELS)}")
         if self.predictions:
             return StoredPredictions(Path(self.predictions), check_mark(Path(self.predictions), protocol))
         place, dtype = choose_device(self.device), choose_dtype(self.dtype)
+        if self.model == "d4rt":
+            model = D4RT.from_pretrained(self.weights, dtype).to(place).eval()
+            return D4RTMethod(model, {"weights": self.weights, "dtype": self.dtype})
         model = MoVieS.from_pretrained(self.weights, dtype=dtype).to(place).eval()
         vggt = VGGT.from_pretrained(self.camera_weights, dtype=dtype).to(place).eval()
         names = {"weights": self.weights, "camera_weights": self.camera_weights, "dtype": self.dtype}
@@ -88,13 +100,13 @@ class MoVieSMethod:
     @torch.no_grad()
     def predict(self, inputs: Inputs, wanted: set[str], input_size: int) -> Prediction:
         device = next(self.model.parameters()).device
-        clip = fit_resolution(_clip(inputs), input_size or self.model.config.image_size, self.model.config.patch_size)
+        clip = fit_resolution(clip_of(inputs), input_size or self.model.config.image_size, self.model.config.patch_size)
         images, times = clip.images[None].to(device), clip.times[None].to(device)
         world = network_world(clip, self.vggt(images), device)
         tokens = self.model.encode(images, world.cameras[None], times)
         moving = wanted & {"tracks", "flow", "moving"}
         splats = self.model.decode(tokens, times if moving else times[:, :1])
-        answer = _Readout(inputs, clip, world, splats)
+        answer = Readout(inputs, clip, world, splats)
         parts: dict[str, Callable[[], dict[str, Tensor]]] = {
             "images": lambda: {"images": self._images(tokens, inputs, world)},
             "depth": lambda: {"depth": answer.depth()},
@@ -121,14 +133,42 @@ class MoVieSMethod:
         return images.clamp(0, 1)
 
 
-def _clip(inputs: Inputs) -> Clip:
+@dataclass(frozen=True)
+class D4RTMethod:
+    """D4RT asked for every pixel and query. Its unit is its own, so it answers what is compared up to one scale."""
+
+    model: D4RT
+    names: dict[str, str]
+
+    def describe(self) -> dict:
+        weights = describe_weights(self.model, self.names["weights"])
+        return {"name": f"D4RT ({self.names['weights']})", "dtype": self.names["dtype"], "weights": weights}
+
+    @torch.no_grad()
+    def predict(self, inputs: Inputs, wanted: set[str], input_size: int) -> Prediction:
+        device = next(self.model.parameters()).device
+        reader, size = Reader.of(self.model, inputs.images.to(device)), tuple(inputs.images.shape[-2:])
+        fields: dict[str, Tensor] = {}
+        if "depth" in wanted:
+            fields["depth"] = read_depth(reader, *size)[0]
+        if "points" in wanted:
+            fields["points"] = read_points(reader, *size)[0]
+        if "c2w" in wanted:
+            fields["c2w"] = read_extrinsics(reader)
+        if "tracks" in wanted:
+            found = read_tracks(reader, inputs.queries[:, 1:].to(device), inputs.query_frames.to(device))
+            fields |= {"tracks": found.points, "visible": found.visible}
+        return Prediction(**{name: value.cpu() for name, value in fields.items()})
+
+
+def clip_of(inputs: Inputs) -> Clip:
     blank = torch.zeros(len(inputs.times), *inputs.images.shape[-2:])
     views = Views(inputs.images, inputs.cameras, inputs.times, blank, blank.bool())
     return Clip(views, ClipTracks.empty(len(blank)), len(blank), inputs.has_cameras, name=inputs.name)
 
 
 @dataclass(frozen=True)
-class _Readout:
+class Readout:
     """Splats at the input frames' times, told in the case's pixels, frame and unit."""
 
     inputs: Inputs

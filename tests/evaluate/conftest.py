@@ -30,3 +30,27 @@ def small_networks(tmp_path_factory) -> MethodSpec:
     for name, model in (("movies", MoVieS(SMALL)), ("vggt", vggt)):
         save_weights(model, folder / f"{name}.safetensors", torch.float32, {})
     return MethodSpec(str(folder / "movies.safetensors"), str(folder / "vggt.safetensors"))
+
+
+@pytest.fixture(scope="session")
+def scene():
+    """Six frames of 24x32 pixels, as the readers' tests have them."""
+    return _make_scene()
+
+
+@pytest.fixture(scope="session")
+def held():
+    """Another world."""
+    return _make_scene(seed=23)
+
+
+@pytest.fixture(scope="session")
+def twelve():
+    """Twelve frames, for twelve cameras."""
+    return _make_scene(num_frames=12)
+
+
+def _make_scene(**options):
+    from scene import make_scene  # found by the path that this file adds
+
+    return make_scene(**options)

@@ -13,24 +13,30 @@ def score(case: Case, prediction: Prediction, protocol: Protocol) -> dict[str, T
     """For each frame of reference: aj, apd; epe and delta_* after both sides are divided by their median distance. oa.
 
     In the camera frame every point is told where the camera of its time sees it; in the world frame where the first
-    camera would: there errors of predicted cameras show.
+    camera would. There errors of estimated cameras show; given ones take tracks that were scaled in the camera frame.
     """
-    true_c2w = case.context.cameras.c2w
-    said_c2w = prediction.c2w if prediction.has("c2w") and not case.inputs.has_cameras else true_c2w
+    true_c2w, tracks = case.context.cameras.c2w, prediction.tracks
     seen, said = case.tracks.visible, prediction.visible
     truth = transform_points(rigid_inverse(true_c2w), case.tracks.points.nan_to_num())  # [V, P, 3] camera frames
     unit = metrics.pixel_distance(truth[..., 2], case.context.cameras.fxfycxcy, case.context.size)
+    if case.inputs.has_cameras or not prediction.has("c2w"):
+        in_world = transform_points(true_c2w, tracks * _scale(tracks, truth, seen, said))
+    else:
+        in_world = transform_points(rigid_inverse(prediction.c2w[:1]) @ prediction.c2w, tracks)
+    pairs = {"camera": (tracks, truth), "world": (in_world, transform_points(true_c2w, truth))}
     scores = {"oa": (said == seen).float().mean()}
     for frame in protocol.tracks.frames:
-        tracks, target = prediction.tracks, truth
-        if frame == "world":
-            tracks, target = transform_points(said_c2w, tracks), transform_points(true_c2w, target)
-        found = metrics.track_scores(
-            tracks * metrics.median_scale(tracks, target, seen & said).nan_to_num(1.0), said, target, seen, unit
-        )
+        points, target = pairs[frame]
+        found = metrics.track_scores(points * _scale(points, target, seen, said), said, target, seen, unit)
         scores |= {f"aj_{frame}": found.average_jaccard, f"apd_{frame}": found.points_within}
-        scores |= {f"{k}_{frame}": v for k, v in _distances(tracks, target, seen, protocol.tracks.radii).items()}
+        scores |= {f"{k}_{frame}": v for k, v in _distances(points, target, seen, protocol.tracks.radii).items()}
     return {name: value.reshape(1) for name, value in scores.items()}
+
+
+def _scale(tracks: Tensor, target: Tensor, seen: Tensor, said: Tensor) -> Tensor:  # [V, P, 3] twice, [V, P] twice
+    """TAPVid-3D's median scale: over points visible in both, or in truth where there are none."""
+    both = seen & said
+    return metrics.median_scale(tracks, target, both if both.any() else seen)
 
 
 def _distances(tracks: Tensor, target: Tensor, seen: Tensor, radii: tuple[float, ...]) -> dict[str, Tensor]:
