@@ -1,6 +1,6 @@
 """Images a second of every reader, against bare decoding of the same files by the same libraries.
 
-`python tools/bench_data.py [--height 360 --width 640] [--views 8] [--rounds 5]` writes each dataset's raw layout (as
+`python tools/bench_data.py [--height 360 --width 640] [--views 8] [--rounds 15]` writes each dataset's raw layout (as
 the tests do), lists the files that one read opens, and times three things on one thread: reading; bare decoding to
 arrays as the libraries give them; and the plainest loop, which decodes and stacks them as the float32 that training
 takes. Reading ends with float images, metric valid depth, cameras and tracks. Overheads are what it adds to the others.
@@ -170,7 +170,7 @@ def measure(reader: str, root: Path, rounds: int) -> Speed:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    for name, default in (("height", 360), ("width", 640), ("views", 8), ("rounds", 5)):
+    for name, default in (("height", 360), ("width", 640), ("views", 8), ("rounds", 15)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--readers", nargs="+", choices=sorted(WRITERS), default=sorted(WRITERS))
     args = parser.parse_args()

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from movies.clip import Tracks
-from movies.data.readers.files import as_float32, inside, jgz_entries, list_files, read_pth
+from movies.data.readers.files import inside, jgz_entries, list_files, read_pth
 from movies.data.readers.frames import (
     Frames,
     FrameSequence,
@@ -89,9 +89,7 @@ class DynamicReplicaSequence(FrameSequence):
         return Frames(images, pixel_cameras(inverted(w2c), fxfycxcy, size), depths, numbers, size)
 
     def read_depth(self, frames: Frames, index: int) -> np.ndarray:  # [H, W]
-        depth = valid_or_zero(as_float32(read_gray16(frames.depths[index]).view(np.float16)))
-        depth *= depth > SMALLEST
-        return depth
+        return valid_or_zero(read_gray16(frames.depths[index]).view(np.float16), smallest=SMALLEST)
 
     def read_tracks(self, frames: Frames, indices: list[int]) -> Tracks:
         wanted, trajectories = {frames.numbers[i] for i in indices}, self.annotations.trajectories

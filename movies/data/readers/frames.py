@@ -16,7 +16,7 @@ from torch import Tensor
 
 from movies.cameras import Cameras
 from movies.clip import Tracks, Views
-from movies.data.readers.files import dataset_root, inside
+from movies.data.readers.files import as_float32, dataset_root, inside
 from movies.errors import InputError
 from movies.geometry import rigid_inverse
 from movies.video import image_size, read_image_into, scaled_size
@@ -180,11 +180,11 @@ def with_last_row(rows: np.ndarray) -> np.ndarray:  # [F, 3, 4] -> [F, 4, 4]
     return np.concatenate([rows, last], axis=1)
 
 
-def valid_or_zero(depth: np.ndarray, largest: float = np.inf) -> np.ndarray:  # [H, W]
-    """Depth with 0 for what is not finite, not positive, or not below `largest`."""
-    depth = depth.astype(np.float32)
+def valid_or_zero(depth: np.ndarray, largest: float = np.inf, smallest: float = 0.0) -> np.ndarray:  # [H, W] float32
+    """Depth with 0 for what is not finite, not above `smallest` or not below `largest`."""
+    depth = as_float32(depth)
     invalid = ~(depth < largest)  # True for NaN
-    invalid |= depth <= 0
+    invalid |= depth <= smallest
     depth[invalid] = 0
     return depth
 

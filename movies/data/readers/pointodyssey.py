@@ -67,8 +67,10 @@ class PointOdysseySequence(FrameSequence):
         if not self.has_tracks:
             return Tracks.empty(len(indices))
         rows = [frames.numbers[i] for i in indices]
-        points = npz_rows(self.annotations, "trajs_3d", rows).astype(np.float32)  # [V, P, 3]
-        visible, known = (npz_rows(self.annotations, key, rows).astype(bool) for key in ("visibs", "valids"))
+        points = npz_rows(self.annotations, "trajs_3d", rows).astype(np.float32, copy=False)  # [V, P, 3]
+        visible, known = (
+            npz_rows(self.annotations, key, rows).astype(bool, copy=False) for key in ("visibs", "valids")
+        )
         points[~known] = np.nan
         return seen_tracks(torch.from_numpy(points), torch.from_numpy(visible), frames.cameras[indices])
 
