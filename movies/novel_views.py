@@ -20,6 +20,7 @@ from movies.rendering import render
 from movies.scene import Scene4D
 from movies.trajectories import camera_path, interpolate, time_path
 from movies.video import check_video_suffix, false_color, motion_picture, open_clip, write_video
+from movies.widening import widened
 
 NUM_FRAMES = 48
 VIEWING_SIZE = 448  # longer side of a picture that one can look at
@@ -67,6 +68,8 @@ def render_video(
     moments, shape = time_path(time_map, len(views), time).to(device), scene_size(scene, size)
     if own is not None and time_map != "freeze":  # a long scene's path has times of its own
         moments = own[(moments * (len(own) - 1)).round().long()]
+    if isinstance(scene, Scene4D) and scene.image_size[1]:
+        scene = widened(scene, shape[1] / scene.image_size[1])
     pictures = render_path(scene, views, moments, shape, backend, background=behind.to(device))
     if clip is not None:
         pictures = _side_by_side(clip_at(clip, moments.cpu(), shape), pictures)

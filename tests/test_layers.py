@@ -16,7 +16,7 @@ LAYERS: list[set[str]] = [
     {"alignment", "cameras", "gaussians", "video"},
     {"colmap", "camera_npz"},
     {"camera_files", "scene"},
-    {"clip", "splats", "long_scene", "merging"},
+    {"clip", "splats", "long_scene", "merging", "widening"},
     {"model", "rendering", "data", "losses", "perceptual", "metrics", "tracks"},
     {"objective", "motion", "drawing", "trajectories", "export", "clip_quality", "network_world"},
     {"long_paths"},

@@ -1,7 +1,5 @@
-"""How a scene is shown: in the colours of depth, motion or opacity, and without gaps in pictures of any size."""
+"""A scene in the colours of something else than its pictures: of depth, motion or opacity."""
 
-import functools
-import math
 from dataclasses import replace
 
 import torch
@@ -9,12 +7,11 @@ from torch import Tensor
 
 from movies.cameras import Cameras
 from movies.errors import InputError
-from movies.gaussians import Gaussians
 from movies.scene import Scene4D
 from movies.video import false_color
+from movies.widening import depths_before
 
 STILL = 0.02  # of the longest motion: what moves less is shown as still
-BLUR = 0.3  # square pixels by which the renderer widens every splat
 GREY = torch.tensor([0.3, 0.59, 0.11])  # of red, green and blue in brightness
 
 
@@ -36,7 +33,7 @@ def recolored(scene: Scene4D, look: str) -> Scene4D:
 def _as_depth(scene: Scene4D) -> Scene4D:
     """z-depth before the first input camera, near ones blue, far ones red, logarithmically."""
     means = torch.cat([scene.static.means, scene.moving.means.flatten(0, 1)])  # [S + T M, 3]
-    z = _depths(means, scene.cameras.c2w[0])
+    z = depths_before(means, scene.cameras.c2w[0])
     colors = false_color(z[None], z[None].isfinite(), logarithmic=True)[:, 0].T  # [S + T M, 3]
     return _with_colors(scene, colors[: len(scene.static)], colors[len(scene.static) :])
 
@@ -63,31 +60,3 @@ def _with_colors(scene: Scene4D, static: Tensor, moving: Tensor) -> Scene4D:  # 
 
 
 LOOKS = {"rgb": lambda scene: scene, "depth": _as_depth, "motion": _as_motion, "opacity": _as_opacity}
-
-
-def widened(scene: Scene4D, enlarged: float = math.inf) -> Scene4D:
-    """The scene for pictures `enlarged` times as large as its input views', without gaps between its splats.
-
-    Splats are made for the input views' pixels, by whose share (BLUR) the renderer widens them. Smaller pixels widen
-    them less and gaps open; here what is missing becomes part of the splats, as seen from the nearest input view.
-    """
-    static, moving = (widen(g, scene, enlarged) for g in (scene.static, scene.moving))
-    return replace(scene, static=static, moving=moving)
-
-
-def widen(gaussians: Gaussians, scene: Scene4D, enlarged: float) -> Gaussians:  # [..., N]
-    """Gaussians before the input views of a scene, as `widened`."""
-    width = scene.image_size[1]
-    if not width or enlarged <= 1:
-        return gaussians
-    missing = BLUR * (1 - 1 / enlarged**2) / (scene.cameras.fxfycxcy[0, 0] * width) ** 2
-    depths = [_depths(gaussians.means, c2w) for c2w in scene.cameras.c2w]
-    nearest = functools.reduce(torch.minimum, depths)  # [..., N]
-    variances = gaussians.scales**2 + missing * nearest.where(nearest.isfinite(), 0)[..., None] ** 2
-    return replace(gaussians, scales=variances.sqrt())
-
-
-def _depths(means: Tensor, c2w: Tensor) -> Tensor:  # [..., N, 3], [4, 4] -> [..., N]
-    """z-depths before a camera, infinite behind it."""
-    z = (means - c2w[:3, 3]) @ c2w[:3, 2]
-    return z.where(z > 0, math.inf)

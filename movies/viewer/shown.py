@@ -7,7 +7,8 @@ from torch import Tensor
 from movies.gaussians import Gaussians
 from movies.long_scene import LongScene
 from movies.scene import Scene4D
-from movies.viewer.looks import recolored, widen, widened, with_camera
+from movies.viewer.looks import recolored, with_camera
+from movies.widening import widen, widened
 
 
 class Shown:

@@ -10,9 +10,8 @@ from movies.camera_files import load_cameras
 from movies.cameras import Cameras
 from movies.errors import InputError
 from movies.geometry import look_at
-from movies.rendering import render
 from movies.viewer.camera_path import CameraPath
-from movies.viewer.looks import BLUR, recolored, widened
+from movies.viewer.looks import recolored
 from movies.viewer.player import advanced
 from movies.viewer.stage import packed
 from movies.viewer.trails import Trails
@@ -42,29 +41,6 @@ def test_rgb_is_the_scene_itself_and_other_looks_are_refused(scene):
     assert recolored(scene, "rgb") is scene
     with pytest.raises(InputError, match="unknown colouring 'heat': choose one of rgb, depth, motion, opacity"):
         recolored(scene, "heat")
-
-
-def test_widened_splats_leave_no_gaps_in_larger_pictures(scene):
-    """A picture four times as large, averaged back, is the small picture; unwidened ones show the gaps."""
-    small = render(scene.at(0.5), scene.cameras[1], 64, 64).images
-
-    def enlarged(which):
-        large = render(which.at(0.5), scene.cameras[1], 256, 256).images
-        return torch.nn.functional.avg_pool2d(large[None], 4)[0]
-
-    thin = scene.placed(1.0, torch.eye(4))
-    thin.static.scales.mul_(0.3)
-    small = render(thin.at(0.5), scene.cameras[1], 64, 64).images
-    error, without = ((enlarged(x) - small).square().mean() for x in (widened(thin, 4.0), thin))
-    assert error < 1e-3 and without > 10 * error  # 30 dB
-
-
-def test_widening_is_what_the_renderer_adds_at_the_input_size(scene):
-    wide = widened(scene)
-    pixel = 3.0 / (0.9 * 64)  # at depth 3 or so from the middle camera
-    added = (wide.static.scales**2 - scene.static.scales**2).sqrt().median()
-    assert added == pytest.approx(pixel * BLUR**0.5, rel=0.1)
-    assert torch.equal(widened(scene, 1.0).static.scales, scene.static.scales)
 
 
 def test_trails_keep_what_moves_and_end_at_the_moment(stored):
