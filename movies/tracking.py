@@ -6,16 +6,21 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from movies.d4rt.network import D4RT
+from movies.d4rt.reading import D4RTReading
 from movies.drawing import draw_tracks
 from movies.errors import InputError
 from movies.jobs import prepared, reconstructed
 from movies.motion import follow_scene, observed
 from movies.novel_views import render_path, scene_size
 from movies.outputs import CLIP_FPS, SCENE, enlarged, track
+from movies.query_jobs import load_clip, open_reader
 from movies.reconstruct import choose_device
 from movies.scene import Scene4D
 from movies.tracks import PointTracks, Queries, Window
 from movies.video import check_video_suffix, write_video
+
+NOTHING = "nothing to follow: give --points x,y,frame, or --grid N"
 
 
 def track_file(
@@ -41,7 +46,7 @@ def track_file(
     """
     _check_outputs(out, video)
     if not points and grid is None:
-        raise InputError("nothing to follow: give --points x,y,frame, or --grid N")
+        raise InputError(NOTHING)
     path = Path(source) / SCENE if (Path(source) / SCENE).is_file() else Path(source)
     if path.suffix == Path(SCENE).suffix:
         scene = Scene4D.load(path).to(choose_device(device))
@@ -54,10 +59,40 @@ def track_file(
         queries = _queries(points, grid, grid_frame, window, len(images))
         result, _ = reconstructed(task)
         tracks = track(result, result.scene.to(task.place), queries)
+    _write(tracks, out, video, window, images)
+    return tracks
+
+
+def track_by_queries(
+    clip: str | Path,
+    out: str | Path,
+    points: tuple[str, ...] = (),
+    grid: int | None = None,
+    grid_frame: int = 0,
+    video: str | Path | None = None,
+    weights: str = "tiny",
+    frames: int | None = None,
+    device: str = "auto",
+) -> PointTracks:
+    """`track_file` of a clip by D4RT, which is asked for the points alone; `frames` None: as many as it knows."""
+    _check_outputs(out, video)
+    if not points and grid is None:
+        raise InputError(NOTHING)
+    model = D4RT.from_pretrained(weights).to(choose_device(device))
+    loaded = load_clip(clip, model, frames)
+    window = Window(*loaded.views.size)
+    queries = _queries(points, grid, grid_frame, window, len(loaded.images))
+    reader = open_reader(model, loaded)
+    place = reader.tokens.features.device
+    tracks = D4RTReading(reader, loaded.views.size, loaded.times.to(place)).tracks(queries.to(place))
+    _write(tracks, out, video, window, loaded.images)
+    return tracks
+
+
+def _write(tracks: PointTracks, out: str | Path, video: str | Path | None, window: Window, images: Tensor) -> None:
     tracks.save(out, window)
     if video is not None:
         write_video(video, draw_tracks(enlarged(images), tracks), CLIP_FPS)
-    return tracks
 
 
 def _check_outputs(out: str | Path, video: str | Path | None) -> None:

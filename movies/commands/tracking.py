@@ -14,10 +14,11 @@ def track(
     grid: int | None = None,
     grid_frame: int = 0,
     video: OptionalFile = None,
+    model: Literal["movies", "d4rt"] = "movies",
     weights: Weights = "tiny",
     camera_weights: Weights = "tiny",
     cameras: OptionalFile = None,
-    frames: int = 13,
+    frames: int | None = None,
     resolution: int | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> None:
@@ -33,17 +34,22 @@ def track(
         grid: So many points across the longer side of a frame, in rows and columns.
         grid_frame: The frame of the grid.
         video: A video of the frames with the tracks drawn on them.
-        weights: For a clip, as are all options below: MoVieS weights.
+        model: For a clip, as are all options below. d4rt asks a query network for these points alone; of the options
+            below it takes weights, frames and device.
+        weights: Weights of the model.
         camera_weights: VGGT weights.
         cameras: Cameras of the clip, as for `movies reconstruct`.
-        frames: How many frames are read, evenly over the clip.
+        frames: How many frames are read, evenly over the clip (default: 13; with d4rt as many as its weights know).
         resolution: Longer side that the network sees.
         device: Where to compute.
     """
-    from movies.tracking import track_file
+    from movies.tracking import track_by_queries, track_file
 
-    clip = (weights, camera_weights, cameras, frames, resolution, device)
-    tracks = track_file(source, out, points, grid, grid_frame, video, *clip)
+    asked = (source, out, points, grid, grid_frame, video)
+    if model == "d4rt":
+        tracks = track_by_queries(*asked, weights, frames, device)
+    else:
+        tracks = track_file(*asked, weights, camera_weights, cameras, frames or 13, resolution, device)
     seen = float(tracks.visible.float().mean())
     print(f"{len(tracks.queries)} points at {len(tracks.times)} times, visible {seen:.0%} of the time")
     print(f"wrote {', '.join(str(place) for place in (out, video) if place)}")

@@ -58,3 +58,15 @@ def test_points_as_others_read_them(tmp_path):
     assert write_points(points, colors, tmp_path / "points.ply") == 2
     rows = PlyData.read(tmp_path / "points.ply")["vertex"]
     assert rows["z"].tolist() == [2, 5] and rows["green"].tolist() == [128, 255] and rows["blue"].tolist() == [255, 255]
+
+
+def test_points_of_a_clip_are_followed(files, tmp_path, capsys):
+    clip, weights = files
+    given = ["track", clip, "--model", "d4rt", "--weights", weights, "--out", str(tmp_path / "tracks.npz")]
+    assert main([*given, "--points", "10,12,2", "--grid", "4", "--video", str(tmp_path / "tracks.mp4")]) == 0
+    tracks = np.load(tmp_path / "tracks.npz")
+    assert tracks["points"].shape == (6, 1 + 4 * 3, 3) and tracks["query_views"].tolist() == [2] + [0] * 12
+    assert tracks["queries_xyt"][0].tolist() == [10, 12, 2]
+    assert all(np.isfinite(tracks[name]).all() for name in ("points", "positions", "confidence"))
+    assert (tmp_path / "tracks.mp4").stat().st_size > 0
+    assert main(given) == 2 and "nothing to follow" in capsys.readouterr().err
