@@ -35,9 +35,12 @@ class Engine:
         """The process that writes files and speaks to people."""
         return self.rank == 0
 
-    def attach(self, model: nn.Module, optimizer: AdamW, clip: float) -> nn.Module:
-        """Take over a network on `device` and its optimiser; returns what is called in the network's place."""
-        self.model, self.optimizer, self.clip = model, optimizer, clip
+    def attach(self, model: nn.Module, optimizer: AdamW, clip: float, bf16: bool = False) -> nn.Module:
+        """Take over a network on `device` and its optimiser; returns what is called in the network's place.
+
+        It is called under autocast where `bf16`.
+        """
+        self.model, self.optimizer, self.clip, self.bf16 = model, optimizer, clip, bf16
         self.called = self._wrapped(model)
         return self.called
 
@@ -188,6 +191,8 @@ class ZeRO(_Distributed):
         config["gradient_clipping"] = self.clip
         # Small parameters stay whole on every process: fetching them costs more than holding them.
         config["zero_optimization"]["stage3_param_persistence_threshold"] = 10 * model.config.embed_dim
+        if self.bf16:  # DeepSpeed switches off, on CUDA, the autocast that it is called under
+            model.forward = torch.autocast(self.device.type, torch.bfloat16)(model.forward)
         called, _ = self.accelerator.prepare(model, self.optimizer)
         self._make_moments(called.optimizer)
         return called

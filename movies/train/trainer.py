@@ -104,7 +104,7 @@ class StageRun:
         optim, groups = stage.optim, [(group.pattern, group.multiplier) for group in stage.optim.groups]
         self.optimizer = make_optimizer(self.model, optim.lr, groups, optim.weight_decay, optim.betas)
         self.watch = Watch(self.model)
-        self.called = engine.attach(self.model, self.optimizer, optim.clip)
+        self.called = engine.attach(self.model, self.optimizer, optim.clip, optim.precision == "bf16")
         self.progress, self.last_broken = Progress(seed=stage.seed), ("a sample of another process", "see the log")
         if checkpoint:
             self.progress, moments = read_checkpoint(checkpoint)
