@@ -57,8 +57,8 @@ class Protocol(Section):
 
     `image_size` [height, width] is what every picture is scaled to ([]: as stored), `input_size` the longer side that a
     network sees (0: its own). Cameras are `given`, or `estimated` by the method and the true ones hidden from it.
-    `mask` says which target pixels count besides all of them. A run's mean is over scenes, over groups of scenes (the
-    name's first part) and then over these, or over scenes weighted by their valid pixels.
+    `mask` says which target pixels count besides all of them. A run's mean is over scenes; over groups of scenes (the
+    name's first part) and then over these; or, for depth alone, over scenes weighted by their valid pixels.
     """
 
     id: str

@@ -16,6 +16,7 @@ LOWER_IS_BETTER = (
     *("lpips", "mlpips", "absrel", "sqrel", "rmse", "log_rmse", "pdbe", "point_l1"),
     *("ate", "rpe", "epe", "flow", "motion_error", "rotation", "translation", "fov"),
 )
+BY_PIXELS = ("absrel", "sqrel", "rmse", "log_rmse", "delta")  # means of pixels, so scenes count by theirs
 DIGITS = 4
 
 
@@ -56,8 +57,8 @@ class Report:
         if not kept:
             return None
         if self.protocol["choices"]["average"] != "groups":
-            total = sum(r.weight for r in kept.values())
-            return sum(r.metrics[name] * r.weight for r in kept.values()) / total
+            weights = [r.weight if name.startswith(BY_PIXELS) else 1.0 for r in kept.values()]
+            return sum(r.metrics[name] * w for r, w in zip(kept.values(), weights, strict=True)) / sum(weights)
         groups: dict[str, list[float]] = {}
         for scene, result in kept.items():
             groups.setdefault(scene.split("/")[0], []).append(result.metrics[name])
