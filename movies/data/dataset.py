@@ -101,8 +101,7 @@ class ClipDataset(torch.utils.data.Dataset):
     """Batches from plans: `dataset[plan]` is a pure function of the plan.
 
     An entry is one sequence; a source of `repeats` r gives r entries per sequence (sources are given as Source, or as
-    tuples of its first fields). Several clips come from every
-    sequence read, which shares out the cost of reading it.
+    tuples of its first fields). Several clips come from every sequence read, which shares out the cost of reading it.
     """
 
     def __init__(self, sources: list[Source | tuple], config: ClipConfig) -> None:
@@ -137,7 +136,7 @@ class ClipDataset(torch.utils.data.Dataset):
                 return [normalized(clip) for clip in self._clips(rng, sequence, rules, shape)]
             except Refusal as refusal:
                 kind, reason = rejects.refused, str(refusal)
-            except Exception as error:
+            except Exception as error:  # whatever a damaged file makes a library raise: counted, fatal when frequent
                 kind, reason = rejects.broken, str(error) if isinstance(error, InputError) else repr(error)
             kind.append((sequence.name, reason))
             entry = int(rng.integers(len(self.entries)))
