@@ -6,10 +6,9 @@ from torch import Tensor, nn
 
 from movies.d4rt.config import D4RTConfig
 from movies.d4rt.encoder import wave_channels, waves
-from movies.d4rt.queries import Queries, QueryAnswers, SceneTokens, cut_patches
+from movies.d4rt.queries import OUTPUTS, Queries, SceneTokens, cut_patches
 from movies.model.layers import Block, LayerNorm, Linear, Mlp, attend
 
-OUTPUTS = 13  # position 3, image position 2, visibility 1, displacement 3, normal 3, confidence 1
 Memory = tuple[Tensor, Tensor]  # keys and values [B, heads, L, D/heads] of one layer
 
 
@@ -86,11 +85,12 @@ class QueryDecoder(nn.Module):
         """Every layer's keys and values, made once and used by any number of queries."""
         return [block.attn.remember(features) for block in self.blocks]
 
-    def forward(self, queries: Queries, tokens: SceneTokens, memory: list[Memory]) -> QueryAnswers:
+    def forward(self, queries: Queries, tokens: SceneTokens, memory: list[Memory]) -> Tensor:  # [B, N, 13]
+        """What `QueryAnswers.from_raw` reads."""
         device = queries.uv.device.type
         with torch.autocast(device, enabled=False):  # a position in bf16 is off by a pixel in 256
             x = self.embed(queries, tokens.frames)
         for block, layer in zip(self.blocks, memory, strict=True):
             x = block(x, layer)
         with torch.autocast(device, enabled=False):
-            return QueryAnswers.from_raw(self.head(self.norm(x)), queries.uv)
+            return self.head(self.norm(x))

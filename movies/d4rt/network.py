@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from movies.d4rt.config import D4RTConfig
 from movies.d4rt.decoder import QueryDecoder
 from movies.d4rt.encoder import VideoEncoder
-from movies.d4rt.queries import Queries, QueryAnswers, SceneTokens
+from movies.d4rt.queries import OUTPUTS, Queries, QueryAnswers, SceneTokens
 from movies.errors import InputError
 from movies.model.layers import own_precision, set_checkpointing
 from movies.model.weights import find_weights
@@ -66,8 +66,10 @@ class D4RT(nn.Module):
         chunk = self.chunk_size(len(tokens.features), memory_budget)
         with own_precision(self):
             memory = self.decoder.remember(tokens.features)
-            starts = range(0, max(len(queries), 1), chunk)  # no query is one chunk of none
-            return QueryAnswers.cat([self.decoder(queries[i : i + chunk], tokens, memory) for i in starts])
+            raw = queries.uv.new_empty(*queries.uv.shape[:2], OUTPUTS)  # parts kept apart would leave holes in memory
+            for i in range(0, len(queries), chunk):
+                raw[:, i : i + chunk] = self.decoder(queries[i : i + chunk], tokens, memory)
+        return QueryAnswers.from_raw(raw, queries.uv)
 
     def chunk_size(self, num_batch: int, memory_budget: int) -> int:
         """How many queries of each video fit the budget: a few floats for every channel and colour of a query."""
@@ -78,7 +80,8 @@ class D4RT(nn.Module):
     def forward(self, video: Tensor, aspect: Tensor, queries: Queries) -> QueryAnswers:
         """`encode` and `query` in one, unchecked and unchunked: what training calls."""
         tokens = self.encode(video, aspect)
-        return self.decoder(queries, tokens, self.decoder.remember(tokens.features))
+        raw = self.decoder(queries, tokens, self.decoder.remember(tokens.features))
+        return QueryAnswers.from_raw(raw, queries.uv)
 
 
 def square(video: Tensor, size: int) -> Tensor:  # [B, T, 3, H, W] -> [B, T, 3, size, size]

@@ -15,6 +15,9 @@ from torch import Tensor
 from movies.errors import InputError
 from movies.shapes import check_shape
 
+PARTS = (3, 2, 1, 3, 3, 1)  # position, image position, visibility, displacement, normal, confidence
+OUTPUTS = sum(PARTS)
+
 
 @dataclass(frozen=True)
 class Queries:
@@ -83,7 +86,7 @@ class QueryAnswers:
     @staticmethod
     def from_raw(raw: Tensor, uv: Tensor) -> "QueryAnswers":  # [B, N, 13], [B, N, 2]
         """Points and positions are told from where the query stands: (u, v) itself, and depth 1 on a wide lens' ray."""
-        points, positions, visibility, displacement, normals, confidence = raw.split((3, 2, 1, 3, 3, 1), dim=-1)
+        points, positions, visibility, displacement, normals, confidence = raw.split(PARTS, dim=-1)
         # exp: the loss is then linear in the raw value but for the error it weighs; the bound keeps it finite
         certain = confidence[..., 0].clamp(-8, 8).exp()
         points = points + torch.cat([uv - 0.5, torch.ones_like(uv[..., :1])], dim=-1)

@@ -10,7 +10,7 @@ from movies.cameras import Cameras
 from movies.d4rt.config import D4RTConfig
 from movies.d4rt.dense import track_all
 from movies.d4rt.network import D4RT
-from movies.d4rt.queries import Queries, QueryAnswers, SceneTokens, cut_patches
+from movies.d4rt.queries import OUTPUTS, Queries, QueryAnswers, SceneTokens, cut_patches
 from movies.d4rt.reading import D4RTReading
 from movies.d4rt.readouts import (
     Reader,
@@ -132,10 +132,11 @@ class Edge(nn.Module):
     def remember(self, features: Tensor) -> list:
         return []
 
-    def forward(self, queries: Queries, tokens: SceneTokens, memory: list) -> QueryAnswers:
+    def forward(self, queries: Queries, tokens: SceneTokens, memory: list) -> Tensor:
         bright = cut_patches(tokens.frames, queries, 1)[:, :, 0, 0, 0]
-        points = torch.stack([bright, bright, 1 + bright], dim=-1)
-        return QueryAnswers(points, queries.uv, bright, points, points, bright)
+        raw = torch.zeros(*bright.shape, OUTPUTS)
+        raw[..., 2] = bright  # of depth, which is told from 1
+        return raw
 
 
 def test_thin_structures_sharpen_with_original_patches(model):
