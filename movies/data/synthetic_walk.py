@@ -27,7 +27,7 @@ AT_ONCE = 8  # frames rendered together
 
 @dataclass(frozen=True)
 class Walk:
-    """A camera that walks down a hall past things that stand and things that sway, or round a `loop` and on over its beginning."""
+    """A camera that walks down a hall past things that stand or sway, or round a `loop` and on over its beginning."""
 
     seed: int
     num_frames: int
