@@ -30,6 +30,8 @@ def folder(tmp_path_factory) -> Path:
     c2w = torch.eye(4).repeat(4, 1, 1)
     c2w[:, 0, 3] = torch.linspace(0, 0.2, 4)
     save_cameras(Cameras(c2w, torch.tensor([0.8, 1.0, 0.5, 0.5]).expand(4, 4)), path / "cameras.json")
+    for name, asset in (("movies_ckpt", "movies_tiny"), ("vggt", "vggt_tiny")):
+        (path / f"{name}.safetensors").symlink_to(ROOT / f"movies/assets/{asset}.safetensors")
     (path / "stages").symlink_to(ROOT / "stages")
     (path / "data_manifests").symlink_to(ROOT / "data_manifests")
     return path
