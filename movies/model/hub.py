@@ -20,14 +20,19 @@ def locate(network: str, name: str | Path) -> Path:
     path = Path(name)
     if path.is_dir():
         return _in_folder(path, PUBLISHED.get(str(name)))
-    bundled = files("movies") / "assets" / f"{network.lower()}_{name}.safetensors"
+    bundled = _bundled(network, str(name))
     if not path.exists() and bundled.is_file():
-        return Path(str(bundled))
+        return bundled
     if path.exists() or (path.suffix in SUFFIXES and "/" in str(name)):
         return path
     if str(name).count("/") == 1 and path.suffix == "":
         return Path(download(str(name)))
-    raise InputError(f"no weights named {str(name)!r}: give `tiny`, a .safetensors file, or a hub id `owner/name`")
+    ours = "`tiny`, " if _bundled(network, "tiny").is_file() else ""
+    raise InputError(f"no weights named {str(name)!r}: give {ours}a .safetensors file, or a hub id `owner/name`")
+
+
+def _bundled(network: str, name: str) -> Path:
+    return Path(str(files("movies") / "assets" / f"{network.lower()}_{name}.safetensors"))
 
 
 def _in_folder(folder: Path, file: str | None) -> Path:

@@ -148,3 +148,8 @@ def test_frames_without_patches_are_not_looked_at(model, video, queries):
     tokens = model.encode(video)
     blind = SceneTokens(tokens.features, torch.zeros_like(tokens.frames))
     close(model.query(blind, queries), model.query(tokens, queries))
+
+
+def test_tiny_is_offered_only_where_it_is_bundled():
+    with pytest.raises(InputError, match=r"no weights named 'small': give (`tiny`, )?a .safetensors file"):
+        D4RT.from_pretrained("small")
