@@ -291,7 +291,7 @@ def start(arguments: list[str], **options) -> subprocess.Popen:
 def test_ctrl_c_in_the_middle_leaves_nothing(folder, tmp_path):
     write_video(tmp_path / "long.mp4", torch.rand(60, 3, 128, 128), fps=10)
     out = tmp_path / "deep" / "out"
-    process = start(command(folder, out, tmp_path / "long.mp4", frames=40, resolution=112))
+    process = start(command(folder, out, tmp_path / "long.mp4", frames=40, chunk=40, resolution=112))
     deadline = time.monotonic() + 60
     while not out.parent.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -52,7 +52,7 @@ def reconstruct(
     if model == "d4rt":
         _by_queries(clip, out, weights, cameras, frames, device)
         return
-    frames, given = frames or 13, (clip, out, weights, camera_weights, cameras)
+    frames, given = 13 if frames is None else frames, (clip, out, weights, camera_weights, cameras)
     if frames == "all" or frames > chunk or memory is not None:
         from movies.long_jobs import reconstruct_long_file
 

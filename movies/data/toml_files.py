@@ -38,14 +38,15 @@ def _first_mistake(error: ValidationError, model: type[Section]) -> str:
     # A misspelt key is also a missing one: the unknown key is the one to name.
     mistake = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     location = [part for part in mistake["loc"] if not (isinstance(part, str) and "[" in part)]
-    key = ".".join(map(str, location)) or "(top level)"
+    key = ".".join(map(str, location))
     if mistake["type"] == "extra_forbidden":
         legal = ", ".join(_section_at(model, location[:-1]).model_fields)
         return f"unknown key `{key}`; legal keys there are {legal}"
     if mistake["type"] == "missing":
         return f"key `{key}` is missing"
     message = mistake["msg"].removeprefix("Value error, ")
-    return f"`{key}` = {mistake['input']!r}: {message[0].lower() + message[1:]}"
+    message = message[0].lower() + message[1:]
+    return f"`{key}` = {mistake['input']!r}: {message}" if key else message  # one about several keys names them itself
 
 
 def _section_at(model: type[Section], location: list) -> type[Section]:

@@ -41,7 +41,7 @@ class ModelSection(Section):
     the colour patch of D4RT's queries, 0 for none.
     """
 
-    preset: Literal[tuple({**PRESETS, **D4RT_PRESETS})]
+    preset: str
     patch_size: int = Field(14, ge=1)
     checkpointing: bool = False
     ray_gain: float = Field(0.0, ge=0)
@@ -162,6 +162,9 @@ class Stage(Section):
 
     @model_validator(mode="after")
     def _agree(self) -> "Stage":
+        legal = D4RT_PRESETS if self.network == "d4rt" else PRESETS
+        if self.model.preset not in legal:
+            raise ValueError(f"`model.preset` = {self.model.preset!r}: those of {self.network} are {', '.join(legal)}")
         for views in self.data.views:
             self.data.buckets(1).clips_at_once(views, self.optim.batch_size, self.data.clips_per_sequence)
         if self.data.image_size % self.model.patch_size:

@@ -50,7 +50,7 @@ def test_prose_may_be_corrected_and_choices_may_not():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ('tasks = ["pose"]', r'mine.toml: `\(top level\)` = .*the task "pose" needs cameras = "estimated"'),
+        ('tasks = ["pose"]', r'mine.toml: the task "pose" needs cameras = "estimated"'),
         ('tasks = ["novel_views"]', 'the task "novel_views" needs cameras = "given" and frames.targets'),
         ('tasks = ["depth"]\nframes = { context = 5, clip = 3 }', "frames.context = 5 is more than frames.clip = 3"),
         ('tasks = ["depth"]\nseeed = 1', "unknown key `seeed`; legal keys there are id, version"),
