@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import fmean
 
@@ -120,8 +121,9 @@ def protocol_summary(protocol: Protocol) -> dict:
     }
 
 
+@cache
 def code_version() -> dict:
-    """Version of the package and a digest of its source, which says more."""
+    """Version of the package and a digest of its source, which says more; taken once, as the code is loaded once."""
     root, digest = Path(movies.__file__).parent, hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
