@@ -31,7 +31,9 @@ def train(
     """
     from movies.train.trainer import train
 
-    print(train(stage, out, resume, max_steps, max_minutes, checkpoint_every, dry_run))
+    told = train(stage, out, resume, max_steps, max_minutes, checkpoint_every, dry_run)
+    if told:  # of several processes one speaks
+        print(told)
 
 
 def evaluate_readouts(weights: Weights = "tiny", clips: int = 16, difficulty: float = 0.0) -> None:

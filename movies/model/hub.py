@@ -21,7 +21,7 @@ def locate(network: str, name: str | Path) -> Path:
     if path.is_dir():
         return _in_folder(path, PUBLISHED.get(str(name)))
     bundled = _bundled(network, str(name))
-    if not path.exists() and bundled.is_file():
+    if bundled.is_file() and not path.is_file():  # a folder that happens to be called tiny does not hide it
         return bundled
     if path.exists() or (path.suffix in SUFFIXES and "/" in str(name)):
         return path
