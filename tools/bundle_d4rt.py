@@ -1,6 +1,6 @@
 """Bundle a tiny D4RT as float16 with its recipe and figures, those of the weights after rounding.
 
-    python tools/bundle_d4rt.py runs/d4rt_tiny/02_published_56 --stages stages/d4rt_tiny
+python tools/bundle_d4rt.py runs/d4rt_tiny/02_published_56 --stages stages/d4rt_tiny
 """
 
 import argparse

@@ -46,7 +46,7 @@ def test_a_stage_becomes_configs(stages):
         ("targets = 1", "target = 1", r"unknown key `data.target`; legal keys there are train, validation, image_size"),
         ('{ manifest = "../worlds.toml" }', "{ repeats = 2 }", r"key `data.train.0.manifest` is missing"),
         ("lr = 5e-4", "lr = -1", r"`optim.lr` = -1: input should be greater than 0"),
-        ('network = "movies"', 'network = "dust3r"', r"`network` = 'dust3r': input should be 'movies', 'vggt' or 'd4rt'"),
+        ('network = "movies"', 'network = "dust3r"', r"= 'dust3r': input should be 'movies', 'vggt' or 'd4rt'"),
         ('preset = "tiny"', 'preset = "huge"', r"`model.preset` = 'huge': those of movies are vggt-1b, tiny"),
         ("views = [2, 3]", "views = [3, 2]", r"`views` must be \[smallest, largest\]"),
         ("image_size = 28", "image_size = 30", r"`data.image_size` 30 must be a multiple of `model.patch_size` 7"),
