@@ -41,6 +41,15 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in sorted(folder.rglob("*")) if p.suffix in (".safetensors", ".npz", ".json")}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """A world's frames are rendered in batches, and threads share these out: a resumed run's would round otherwise."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture
 def without_films(monkeypatch) -> None:
     """Films take most of the time, and are looked at once."""
