@@ -148,6 +148,7 @@ def test_threads_may_render_at_once():
 
 
 def _render_in_child(queue):
+    torch.set_num_threads(1)  # as DataLoader does in its workers: a forked OpenMP team never wakes
     queue.put(float(render(cloud(100, 1), camera(), 32, 32).images.sum()))
 
 
