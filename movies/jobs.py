@@ -69,13 +69,19 @@ def prepared(
 ) -> Task:
     """Everything about a clip and its weights read and checked. Raises InputError for what does not fit."""
     place, precision = choose_device(device), choose_dtype(dtype)
-    found, found_cameras = find_weights("MoVieS", weights), find_weights("VGGT", camera_weights)
-    found.check(MoVieS)
-    found_cameras.check(_camera_network)
+    found, found_cameras = find_networks(weights, camera_weights)
     whole = Clip.load(path, frames, cameras)
     clip = fit_resolution(whole, resolution or found.config.image_size, found.config.patch_size)
     window = Window.between(whole.views.size, whole.cameras, clip.cameras)
     return Task(clip, window, (weights, camera_weights), (found, found_cameras), place, precision)
+
+
+def find_networks(weights: str, camera_weights: str) -> tuple[Pretrained, Pretrained]:
+    """The weights of MoVieS and of VGGT, found and checked. Raises InputError for what cannot be loaded."""
+    found, found_cameras = find_weights("MoVieS", weights), find_weights("VGGT", camera_weights)
+    found.check(MoVieS)
+    found_cameras.check(camera_network)
+    return found, found_cameras
 
 
 def reconstructed(task: Task) -> tuple[Reconstruction, dict[str, dict]]:
@@ -90,7 +96,7 @@ def reconstructed(task: Task) -> tuple[Reconstruction, dict[str, dict]]:
     return replace(result, seconds=seconds, window=task.window), described
 
 
-def _camera_network(config: ModelConfig) -> VGGT:
+def camera_network(config: ModelConfig) -> VGGT:
     """VGGT as far as cameras and depth need it."""
     return VGGT(config, points=False)
 
@@ -101,7 +107,7 @@ def _estimate(
 ) -> tuple[VGGTPrediction, dict, dict[str, float]]:
     """What VGGT says of the clip, its weights described, and the seconds; the network itself is gone afterwards."""
     started = time.perf_counter()
-    vggt = found.load(_camera_network, dtype).to(place)
+    vggt = found.load(camera_network, dtype).to(place)
     described = describe_weights(vggt, name)
     loaded = time.perf_counter()
     prediction = vggt(clip.context.images[None].to(place))

@@ -7,14 +7,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from movies.jobs import reconstruct_file
+from movies.jobs import camera_network, find_networks, reconstruct_file
 from movies.long_video.frames import chunk_clips, open_frames
 from movies.long_video.plan import CHUNK, OVERLAP, Chunk, Sizes, fit_memory, make_plan, parse_memory
 from movies.long_video.run import Networks, reconstruct_chunks
-from movies.model.config import ModelConfig
 from movies.model.network import MoVieS
-from movies.model.vggt import VGGT, VGGTPrediction
-from movies.model.weights import Pretrained, find_weights
+from movies.model.vggt import VGGTPrediction
+from movies.model.weights import Pretrained
 from movies.network_world import fit_resolution
 from movies.reconstruct import choose_device, choose_dtype
 
@@ -41,9 +40,7 @@ def reconstruct_long_file(
     chunks share `overlap`; `loops` closes loops. `say` is told the plan and the time it may take before the long work.
     """
     place, precision = choose_device(device), choose_dtype(dtype)
-    found, found_cameras = find_weights("MoVieS", weights), find_weights("VGGT", camera_weights)
-    found.check(MoVieS)
-    found_cameras.check(_camera_network)
+    found, found_cameras = find_networks(weights, camera_weights)
     side = resolution or found.config.image_size
     source = open_frames(path, frames, cameras)
     first = next(chunk_clips(source, [Chunk(0, (0, 1))]))
@@ -57,7 +54,7 @@ def reconstruct_long_file(
     say(plan.described(sizes.bytes_needed(length)))
 
     def estimate() -> Callable[[Tensor], VGGTPrediction]:
-        return found_cameras.load(_camera_network, precision).to(place)
+        return found_cameras.load(camera_network, precision).to(place)
 
     def splats() -> MoVieS:
         return found.load(MoVieS, precision).to(place)
@@ -78,8 +75,3 @@ def _identity(found: Pretrained, name: str, dtype: torch.dtype) -> dict:
 def _held_bytes(found: Pretrained, dtype: torch.dtype) -> int:
     """What a network's weights take in memory."""
     return dtype.itemsize * sum(math.prod(shape) for shape in found.shapes().values())
-
-
-def _camera_network(config: ModelConfig) -> VGGT:
-    """VGGT as far as cameras and depth need it."""
-    return VGGT(config, points=False)

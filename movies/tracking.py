@@ -20,8 +20,6 @@ from movies.scene import Scene4D
 from movies.tracks import PointTracks, Queries, Window
 from movies.video import check_video_suffix, write_video
 
-NOTHING = "nothing to follow: give --points x,y,frame, or --grid N"
-
 
 def track_file(
     source: str | Path,
@@ -44,9 +42,7 @@ def track_file(
     come `grid` points across the longer side of frame `grid_frame`. A clip's tracks are as predicted, a scene's follow
     what renders the pixel. Raises InputError for what does not fit, before the long work begins.
     """
-    _check_outputs(out, video)
-    if not points and grid is None:
-        raise InputError(NOTHING)
+    _check_request(points, grid, out, video)
     path = Path(source) / SCENE if (Path(source) / SCENE).is_file() else Path(source)
     if path.suffix == Path(SCENE).suffix:
         scene = Scene4D.load(path).to(choose_device(device))
@@ -75,9 +71,7 @@ def track_by_queries(
     device: str = "auto",
 ) -> PointTracks:
     """`track_file` of a clip by D4RT, which is asked for the points alone; `frames` None: as many as it knows."""
-    _check_outputs(out, video)
-    if not points and grid is None:
-        raise InputError(NOTHING)
+    _check_request(points, grid, out, video)
     model = D4RT.from_pretrained(weights).to(choose_device(device))
     loaded = load_clip(clip, model, frames)
     window = Window(*loaded.views.size)
@@ -95,11 +89,13 @@ def _write(tracks: PointTracks, out: str | Path, video: str | Path | None, windo
         write_video(video, draw_tracks(enlarged(images), tracks), CLIP_FPS)
 
 
-def _check_outputs(out: str | Path, video: str | Path | None) -> None:
+def _check_request(points: tuple[str, ...], grid: int | None, out: str | Path, video: str | Path | None) -> None:
     if Path(out).suffix.lower() != ".npz":
         raise InputError(f"{out}: tracks are written as .npz; name it so")
     if video is not None:
         check_video_suffix(video)
+    if not points and grid is None:
+        raise InputError("nothing to follow: give --points x,y,frame, or --grid N")
 
 
 def _queries(points: tuple[str, ...], grid: int | None, grid_frame: int, window: Window, num_views: int) -> Queries:

@@ -13,32 +13,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_models import CONFIG
 
 from movies import cli, doctor
 from movies import outputs as module
 from movies.camera_files import save_cameras
 from movies.cameras import Cameras
 from movies.errors import InputError
-from movies.model.config import ModelConfig
 from movies.model.network import MoVieS
 from movies.model.vggt import VGGT
 from movies.model.weights import save_weights
 from movies.scene import Scene4D
 from movies.video import read_frames, write_video
-
-CONFIG = ModelConfig(
-    image_size=28,
-    embed_dim=32,
-    num_heads=2,
-    vit_depth=1,
-    vit_num_heads=2,
-    aa_depth=4,
-    dpt_features=8,
-    dpt_out_channels=(8, 8, 8, 8),
-    dpt_layer_idx=(0, 1, 2, 3),
-    camera_trunk_depth=1,
-    camera_num_heads=2,
-)
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from small_models import CONFIG
 
 from movies import outputs as module
 from movies.camera_files import load_cameras
@@ -18,7 +19,6 @@ from movies.errors import InputError
 from movies.geometry import project, quaternion_to_matrix, rigid
 from movies.jobs import reconstruct_file
 from movies.metrics import psnr
-from movies.model.config import ModelConfig
 from movies.model.network import MoVieS
 from movies.model.vggt import VGGT
 from movies.model.weights import Pretrained, save_weights
@@ -30,19 +30,6 @@ from movies.scene import Scene4D
 from movies.splats import NUM_ATTRIBUTES, DynamicSplats
 from movies.video import read_frames, write_video
 
-CONFIG = ModelConfig(
-    image_size=28,
-    embed_dim=32,
-    num_heads=2,
-    vit_depth=1,
-    vit_num_heads=2,
-    aa_depth=4,
-    dpt_features=8,
-    dpt_out_channels=(8, 8, 8, 8),
-    dpt_layer_idx=(0, 1, 2, 3),
-    camera_trunk_depth=1,
-    camera_num_heads=2,
-)
 FILES = [
     "cameras.json", "depth.mp4", "input.mp4", "masks", "motion.mp4", "novel_view.mp4", "overview.png",
     "scene.safetensors", "summary.json", "tracks.mp4", "tracks.npz",
