@@ -71,7 +71,7 @@ def load_clip(path: str | Path, model: D4RT, frames: int | None) -> Clip:
     known = model.config.num_frames
     if frames is not None and frames > known:
         raise InputError(f"these D4RT weights read at most {known} frames together; give --frames {known} or fewer")
-    return Clip.load(path, frames or known)
+    return Clip.load(path, known if frames is None else frames)
 
 
 def open_reader(model: D4RT, clip: Clip) -> Reader:

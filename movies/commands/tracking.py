@@ -49,7 +49,8 @@ def track(
     if model == "d4rt":
         tracks = track_by_queries(*asked, weights, frames, device)
     else:
-        tracks = track_file(*asked, weights, camera_weights, cameras, frames or 13, resolution, device)
+        count = 13 if frames is None else frames
+        tracks = track_file(*asked, weights, camera_weights, cameras, count, resolution, device)
     seen = float(tracks.visible.float().mean())
     print(f"{len(tracks.queries)} points at {len(tracks.times)} times, visible {seen:.0%} of the time")
     print(f"wrote {', '.join(str(place) for place in (out, video) if place)}")
