@@ -241,18 +241,18 @@ class VGGTObjective:
         }
 
 
-def load_lpips(paths: Sequence[str]) -> LPIPS:
-    """LPIPS with the weights of one file or several (.safetensors, or .pt of tensors only).
+def load_lpips(paths: Sequence[str], network: str = "vgg") -> LPIPS:
+    """LPIPS in a network's features with the weights of one file or several (.safetensors, or .pt of tensors only).
 
     Raises InputError for a file that cannot be read, and naming the weights that are in none.
     """
     state = {}
     for path in paths:
         file = read_header(path)
-        wanted = [name for name in file.entries if name.startswith(("features.", "lin"))]  # vgg16's classifier is not
+        wanted = [name for name in file.entries if name.startswith(("features.", "lin"))]  # its classifier is not
         state |= {name: tensor.clone() for name, tensor in file.tensors(wanted)}
     try:
-        return LPIPS.from_state(state)
+        return LPIPS.from_state(state, network)
     except InputError as error:
         raise InputError(f"{', '.join(paths)}: {error}") from error
 

@@ -206,15 +206,20 @@ def peak_memory() -> dict[str, int]:
 
 def describe_weights(model: nn.Module, name: str) -> dict:
     """What summary.json says of weights: name, class, config, and a digest of every parameter."""
+    config = json.loads(model.config.to_json())
+    parameters = sum(p.numel() for p in model.parameters())
+    return {"name": name, "model": type(model).__name__, "parameters": parameters, "sha256": weights_digest(model)} | {
+        "config": config
+    }
+
+
+def weights_digest(model: nn.Module) -> str:
+    """SHA-256 of every parameter, its name included."""
     digest = hashlib.sha256()
     for key, value in sorted(model.state_dict().items()):
         digest.update(key.encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    config = json.loads(model.config.to_json())
-    parameters = sum(p.numel() for p in model.parameters())
-    return {"name": name, "model": type(model).__name__, "parameters": parameters, "sha256": digest.hexdigest()} | {
-        "config": config
-    }
+    return digest.hexdigest()
 
 
 def enlarged(images: Tensor, longer_side: int = VIEWING_SIZE) -> Tensor:  # [K, 3, H, W] -> [K, 3, H', W']

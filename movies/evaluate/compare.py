@@ -33,6 +33,8 @@ def find_difference(first: Report, second: Report) -> str:
         return f"protocol {a['id']} with {key} = {one} against {other}"
     if a["digest"] != b["digest"]:
         return f"digests {a['digest']} and {b['digest']} of protocol {a['id']} differ"
+    if a.get("lpips", 0) != b.get("lpips", 0) and {"lpips"} <= a.keys() & b.keys():
+        return "LPIPS by different weights"
     apart = sorted(set(first.scenes) ^ set(second.scenes))
     if apart:
         return f"only one of them scored {', '.join(apart[:5])}{' ...' if len(apart) > 5 else ''}"

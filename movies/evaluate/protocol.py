@@ -15,7 +15,10 @@ from movies.data.toml_files import Section, read_toml
 from movies.errors import InputError
 
 FOLDER = Path(__file__).parent / "protocols"
-Task = Literal["novel_views", "tracks", "depth", "boundary", "pose", "points", "flow", "masks", "worlds"]
+Task = Literal[
+    *("novel_views", "lpips_vgg", "lpips_alex", "tracks", "depth", "boundary", "pose", "points", "flow", "masks"),
+    "worlds",
+]
 PROSE = {"title", "source", "notes"}  # may be corrected without a new version
 
 
@@ -85,8 +88,11 @@ class Protocol(Section):
     def _fits_together(self) -> "Protocol":
         if "pose" in self.tasks and self.cameras == "given":
             raise ValueError('the task "pose" needs cameras = "estimated": given cameras are no prediction')
-        if "novel_views" in self.tasks and (self.cameras != "given" or self.frames.targets == "none"):
-            raise ValueError('the task "novel_views" needs cameras = "given" and frames.targets')
+        pictures = [task for task in self.tasks if task.startswith(("novel_views", "lpips"))]
+        if pictures and (self.cameras != "given" or self.frames.targets == "none"):
+            raise ValueError(f'the task "{pictures[0]}" needs cameras = "given" and frames.targets')
+        if {"lpips_vgg", "lpips_alex"} <= set(self.tasks):
+            raise ValueError("one of the tasks lpips_vgg and lpips_alex is needed, not both")
         if self.frames.clip and self.frames.context > self.frames.clip:
             raise ValueError(f"frames.context = {self.frames.context} is more than frames.clip = {self.frames.clip}")
         return self

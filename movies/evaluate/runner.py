@@ -23,10 +23,11 @@ from movies.evaluate.protocol import Protocol, load_protocol
 from movies.evaluate.readers import open_scenes
 from movies.evaluate.report import Report, SceneResult, code_version, protocol_summary
 from movies.evaluate.sheets import write_sheet
-from movies.evaluate.tasks import TASKS, novel_views
+from movies.evaluate.tasks import TASKS
 from movies.files import replacing_file
 from movies.objective import load_lpips
-from movies.outputs import peak_memory
+from movies.outputs import peak_memory, weights_digest
+from movies.perceptual import LPIPS
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,15 @@ class Worker:
 
     job: Job
     method: Method
-    lpips: torch.nn.Module | None
+    lpips: LPIPS | None
 
     @staticmethod
     def open(job: Job) -> "Worker":
-        return Worker(job, job.spec.open(job.protocol), load_lpips(job.lpips) if job.lpips else None)
+        networks = [task.removeprefix("lpips_") for task in job.protocol.tasks if task.startswith("lpips_")]
+        if job.lpips and not networks:
+            raise InputError(f"{job.protocol.id} does not score LPIPS; leave --lpips out")
+        lpips = load_lpips(job.lpips, networks[0]) if job.lpips else None
+        return Worker(job, job.spec.open(job.protocol), lpips)
 
     def score(self, scene) -> SceneResult:
         """All cases of a scene. A metric is the mean over the samples of all of them."""
@@ -85,12 +90,10 @@ class Worker:
                 absent[task] = f"the method gives no {' and no '.join(lacking)}"
             elif scorer.library and find_spec(scorer.library) is None:
                 absent[task] = f"it needs {scorer.library}: pip install 'movies[evaluate]'"
+            elif scorer.network and self.lpips is None:
+                absent[task] = "no file of its weights was given (--lpips)"
             else:
-                scores |= scorer.score(case, answer, self.job.protocol)
-        if "psnr" in scores and self.lpips:
-            scores |= novel_views.perceptual(case, answer, self.job.protocol, self.lpips)
-        elif "psnr" in scores:
-            absent["lpips"] = "no file of its weights was given (--lpips)"
+                scores |= scorer.score(case, answer, self.job.protocol, *([self.lpips] if scorer.network else []))
         return scores
 
 
@@ -127,7 +130,8 @@ def evaluate(
     folder = Path(out) if out else None
     worker = Worker.open(Job(protocol, spec, tuple(lpips), folder / "pictures" if folder else None))
     run = {"protocol": protocol_summary(protocol), "method": worker.method.describe(), "code": code_version()}
-    run["lpips"] = bool(lpips)
+    if worker.lpips:
+        run["protocol"]["lpips"] = weights_digest(worker.lpips)
     done = _resume(folder, run, [scene.name for scene in found]) if folder else {}
     failed: dict[str, str] = {}
     for name, result in _run_all(worker, [scene for scene in found if scene.name not in done], workers):

@@ -50,6 +50,16 @@ def twelve():
     return _make_scene(num_frames=12)
 
 
+@pytest.fixture(scope="session")
+def data(tmp_path_factory, scene, held, twelve) -> Path:
+    """Every dataset in its raw layout."""
+    from layouts_evaluation import write_all
+
+    root = tmp_path_factory.mktemp("datasets")
+    write_all(root, scene, held, twelve)
+    return root
+
+
 def _make_scene(**options):
     from scene import make_scene  # found by the path that this file adds
 

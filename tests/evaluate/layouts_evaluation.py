@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from layouts_static import row, save_image, save_lines
+from layouts_static import row, save_image, save_lines, write_realestate10k
 from PIL import Image
 from scene import Scene
 
@@ -145,3 +145,16 @@ def write_tapvid3d(root: Path, scene: Scene, name: str = "adt/video1") -> None:
     path = root / f"{name}.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(path, **arrays)
+
+
+def write_all(root: Path, scene: Scene, held: Scene, twelve: Scene) -> None:
+    """Every dataset under the name of its protocol."""
+    write_dycheck(root / "dycheck", scene, held)
+    write_nvidia(root / "nvidia", twelve)
+    write_realestate10k(root / "realestate10k", scene, split="test", frames="frames/test")
+    write_tapvid3d(root / "tapvid3d", scene)
+    write_tapvid3d(root / "tapvid3d", held, "drivetrack/video2")
+    (root / "tapvid3d_13").symlink_to(root / "tapvid3d")
+    for name, writer in (("sintel", write_sintel), ("kitti_depth", write_kitti_depth)):
+        writer(root / name, scene)
+    write_kitti_odometry(root / "kitti_odometry", scene)

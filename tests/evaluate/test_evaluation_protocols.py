@@ -16,15 +16,15 @@ from movies.evaluate.report import Report, SceneResult, protocol_summary, read_r
 
 # A published protocol never changes. Whoever changes a choice gives it a new version, and a new line here.
 FROZEN = {
-    "dycheck": (1, "bf08bf33c5728982"),
+    "dycheck": (2, "e5009976bcc61d7e"),
     "kitti_depth": (1, "d44c78781fde1d13"),
     "kitti_odometry": (1, "8e9ea1700246367a"),
-    "nvidia": (1, "334e3f69f582308c"),
-    "realestate10k": (1, "5fc5731815ad55fd"),
+    "nvidia": (2, "bba0869cbb07e11d"),
+    "realestate10k": (2, "7d910d558c205d72"),
     "sintel": (1, "1cf2a3d5e51833ef"),
     "synthetic": (1, "cbe42559d31e78cb"),
     "synthetic_cameras": (1, "653e881505fcb6cb"),
-    "synthetic_worlds": (1, "56b803b1a3684f4c"),
+    "synthetic_worlds": (2, "1c3b2859e9033a5c"),
     "tapvid3d": (1, "f2a531f470930572"),
     "tapvid3d_13": (1, "c014f15fbfe57583"),
 }
@@ -54,6 +54,11 @@ def test_prose_may_be_corrected_and_choices_may_not():
         ('tasks = ["novel_views"]', 'the task "novel_views" needs cameras = "given" and frames.targets'),
         ('tasks = ["depth"]\nframes = { context = 5, clip = 3 }', "frames.context = 5 is more than frames.clip = 3"),
         ('tasks = ["depth"]\nseeed = 1', "unknown key `seeed`; legal keys there are id, version"),
+        ('tasks = ["lpips_vgg", "depth"]', 'the task "lpips_vgg" needs cameras = "given" and frames.targets'),
+        (
+            'tasks = ["lpips_vgg", "lpips_alex"]\nframes = { targets = "between" }',
+            "one of the tasks lpips_vgg and lpips_alex",
+        ),
         ('tasks = ["sound"]', r"`tasks.0` = 'sound'"),
     ],
 )
@@ -93,17 +98,17 @@ def test_runs_of_one_protocol_stand_side_by_side(tmp_path):
     protocol = load_protocol("dycheck")
     paths = [saved(tmp_path, name, report_of(protocol, value=v)) for name, v in (("a", 20.0), ("b", 18.0))]
     table = compare_reports(paths)
-    assert re.match(r"\| dycheck v1 +\| method 20 \| method 18 \| \(1\) MoVieS", table)
+    assert re.match(r"\| dycheck v2 +\| method 20 \| method 18 \| \(1\) MoVieS", table)
     assert re.search(r"\| mpsnr ↑ +\| 20\.5 +\| 18\.5 +\| 18\.46 +\| 11\.99", table)
     assert "(1) NOT comparable: its clips and frames are not known" in table
     assert "measured by different versions of the code: 18, 20" in table
-    assert compare_reports([str(tmp_path / "a")]).startswith("| dycheck v1")
+    assert compare_reports([str(tmp_path / "a")]).startswith("| dycheck v2")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 2}, "protocol version 1 against 2"),
+        ({"version": 3}, "protocol version 2 against 3"),
         ({"id": "other"}, "protocol id dycheck against other"),
         ({"input_size": 224}, "protocol dycheck with input_size = 518 against 224"),
         ({"seed": 3}, "protocol dycheck with seed = 0 against 3"),
@@ -123,6 +128,11 @@ def test_nested_choices_and_scenes_are_compared(tmp_path):
     paths = [saved(tmp_path, "a", report_of(protocol)), saved(tmp_path, "b", report_of(other))]
     with pytest.raises(InputError, match=r"with frames.context = 13 against 12"):
         compare_reports(paths)
+    scored = [replace(report_of(protocol), protocol=protocol_summary(protocol) | {"lpips": x}) for x in "xy"]
+    by_lpips = [saved(tmp_path, f"lpips{k}", report) for k, report in enumerate(scored)]
+    with pytest.raises(InputError, match="cannot be compared: LPIPS by different weights"):
+        compare_reports(by_lpips)
+    assert "| mpsnr" in compare_reports([paths[0], by_lpips[0]])  # one of them has no LPIPS at all
     fewer = saved(tmp_path, "c", report_of(protocol, scenes=("apple",), failed={"spin": "broken"}))
     with pytest.raises(InputError, match="only one of them scored spin"):
         compare_reports([paths[0], fewer])
@@ -169,9 +179,9 @@ def test_command_line(tmp_path, capsys):
     path = saved(tmp_path, "a", report_of(protocol))
     assert cli.main(["evaluate", "compare", path]) == 0
     assert "NOT comparable" in capsys.readouterr().out
-    other = saved(tmp_path, "b", report_of(protocol.model_copy(update={"version": 2})))
+    other = saved(tmp_path, "b", report_of(protocol.model_copy(update={"version": 3})))
     assert cli.main(["evaluate", "compare", path, other]) == 2
-    assert "cannot be compared: protocol version 1 against 2" in capsys.readouterr().err
+    assert "cannot be compared: protocol version 2 against 3" in capsys.readouterr().err
     assert cli.main(["evaluate", "sintel"]) == 2
     assert capsys.readouterr().err.startswith("error: sintel needs --data")
     assert cli.main(["evaluate", "file", str(tmp_path / "none.toml"), "--data", str(tmp_path)]) == 2

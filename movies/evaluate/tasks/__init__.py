@@ -8,9 +8,6 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from movies.evaluate.cases import Case
-from movies.evaluate.predictions import Prediction
-from movies.evaluate.protocol import Protocol
 from movies.evaluate.tasks import depth, motion, novel_views, pose, tracks
 
 
@@ -19,12 +16,15 @@ class Scorer:
     """One task: the fields of a Prediction that it needs, and its function."""
 
     needs: tuple[str, ...]
-    score: Callable[[Case, Prediction, Protocol], dict[str, Tensor]]  # metric -> [samples]
+    score: Callable[..., dict[str, Tensor]]  # (Case, Prediction, Protocol[, LPIPS]) -> metric -> [samples]
     library: str = ""  # of the extra `evaluate`, where it needs one
+    network: str = ""  # of the LPIPS that it is given
 
 
 TASKS = {
     "novel_views": Scorer(("images",), novel_views.score),
+    "lpips_vgg": Scorer(("images",), novel_views.score_lpips, network="vgg"),
+    "lpips_alex": Scorer(("images",), novel_views.score_lpips, network="alex"),
     "tracks": Scorer(("tracks", "visible"), tracks.score),
     "depth": Scorer(("depth",), depth.score),
     "boundary": Scorer(("depth",), depth.score_boundary, "skimage"),

@@ -7,6 +7,8 @@ from movies import metrics
 from movies.evaluate.cases import Case
 from movies.evaluate.predictions import Prediction
 from movies.evaluate.protocol import Protocol
+from movies.metrics.depth import mean_where
+from movies.perceptual import LPIPS
 
 PERFECT = 100.0  # dB of equal pictures: an infinite one would be the mean of any scene
 
@@ -22,16 +24,13 @@ def score(case: Case, prediction: Prediction, protocol: Protocol) -> dict[str, T
     return scores
 
 
-def perceptual(case: Case, prediction: Prediction, protocol: Protocol, distance) -> dict[str, Tensor]:  # [T] each
-    """lpips by a network; mlpips of pictures that are black outside of the co-visible pixels."""
+@torch.no_grad()
+def score_lpips(case: Case, prediction: Prediction, protocol: Protocol, lpips: LPIPS) -> dict[str, Tensor]:  # [T] each
+    """lpips_<network>; mlpips_<network>: the mean over co-visible pixels, of pictures that are black elsewhere."""
     images, truth = (metrics.quantised(x) for x in (prediction.images, case.target.images))
-    scores = {"lpips": _distances(distance, images, truth)}
+    pairs = list(zip(images, truth, case.target_mask, strict=True))  # one at a time: large pictures need much memory
+    scores = {f"lpips_{lpips.network}": torch.stack([lpips(a, b) for a, b, _ in pairs])}
     if protocol.mask == "covisible":
-        kept = case.target_mask[:, None]
-        scores["mlpips"] = _distances(distance, images * kept, truth * kept)
+        maps = torch.stack([lpips.distance_map(a * seen, b * seen) for a, b, seen in pairs])  # [T, H, W]
+        scores[f"mlpips_{lpips.network}"] = mean_where(maps, case.target_mask)
     return scores
-
-
-def _distances(distance, images: Tensor, truth: Tensor) -> Tensor:  # [T, 3, H, W] each -> [T]
-    with torch.no_grad():
-        return torch.cat([distance(a[None], b[None]).reshape(1) for a, b in zip(images, truth, strict=True)])
