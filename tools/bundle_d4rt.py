@@ -33,7 +33,7 @@ def main() -> None:
     recipe = "\n".join(f"# {file.name}\n{file.read_text()}" for file in sorted(given.stages.glob("*.toml")))
     about = f"A demonstration, trained on synthetic worlds only. movies {movies.__version__}, torch {torch.__version__}"
     path = ASSETS / "d4rt_tiny.safetensors"
-    told = {"about": about, "recipe": recipe, "figures": json.dumps(report.mean()), "notes": given.notes}
+    told = {"about": about, "recipe": recipe, "figures": json.dumps(report.mean), "notes": given.notes}
     save_weights(model, path, torch.float16, told)
     if path.stat().st_size > MAX_BYTES:
         raise SystemExit(f"error: {path} has {path.stat().st_size} bytes, at most {MAX_BYTES} may be bundled")

@@ -1,5 +1,6 @@
 """Evaluation by protocol."""
 
+import inspect
 from collections.abc import Callable
 from typing import Annotated
 
@@ -29,6 +30,7 @@ def evaluate_protocol(
     weights: Weights = "tiny",
     camera_weights: Weights = "tiny",
     predictions: Optional = None,
+    beside: tuple[str, ...] = (),
     out: Optional = None,
     scenes: tuple[str, ...] = (),
     workers: int = 1,
@@ -44,53 +46,41 @@ def evaluate_protocol(
     Args:
         protocol: The file; docs/evaluation.md has its fields.
         data: Folder that the dataset was unpacked into.
-        model: movies, or d4rt, which renders nothing.
+        model: movies, d4rt, which renders nothing, or still: nothing moves, the least that any should reach.
         weights: Its weights: tiny (bundled), a file, or a hub id.
         camera_weights: VGGT weights, for cameras that are not given.
         predictions: Score this folder of npz files instead (docs/evaluation.md).
+        beside: Also run these models, with bundled weights if any, and put them into the table.
         out: Folder for report.json, report.md and pictures; a run that was interrupted goes on there.
         scenes: Score these scenes alone.
         workers: Processes that score scenes at the same time.
-        lpips: Files of the LPIPS weights, which come with neither package; without them LPIPS is left out.
+        lpips: Files of the LPIPS weights, of the network that the protocol names; without them LPIPS is left out.
         device: auto, cpu or cuda.
         dtype: fp32 or bf16.
         write_inputs: Write what a method elsewhere needs into this folder, and score nothing.
     """
-    from movies.evaluate.compare import comparison_table, published
     from movies.evaluate.methods import MethodSpec
-    from movies.evaluate.runner import evaluate, export_inputs
+    from movies.evaluate.runner import evaluate_beside, export_inputs
 
     if write_inputs:
         print(f"{export_inputs(protocol, data, write_inputs, scenes)} cases written to {write_inputs}")
         return 0
     spec = MethodSpec(weights, camera_weights, model, predictions or "", device, dtype)
-    report = evaluate(protocol, spec, data, out, scenes, workers, lpips)
-    print(report.markdown())
-    if published(report.protocol["id"]):
-        print(f"\n{comparison_table([report])}")
-    return 1 if report.failed else 0
+    text, failed = evaluate_beside(beside, protocol, spec, data, out, scenes, workers, lpips)
+    print(text)
+    return 1 if failed else 0
 
 
 def _protocol_command(name: str) -> Callable[..., int]:
     """The command of one bundled protocol: `evaluate_protocol` without its first argument."""
 
-    def command(
-        data: Annotated[str, arg(metavar="DIR")] = "",
-        model: str = "movies",
-        weights: Weights = "tiny",
-        camera_weights: Weights = "tiny",
-        predictions: Optional = None,
-        out: Optional = None,
-        scenes: tuple[str, ...] = (),
-        workers: int = 1,
-        lpips: tuple[str, ...] = (),
-        device: str = "auto",
-        dtype: str = "fp32",
-        write_inputs: Optional = None,
-    ) -> int:
-        options = (model, weights, camera_weights, predictions, out, scenes, workers, lpips, device, dtype)
-        return evaluate_protocol(name, data, *options, write_inputs)
+    def command(**options) -> int:
+        return evaluate_protocol(name, **options)
 
+    # the parser reads the options from these
+    signature = inspect.signature(evaluate_protocol)
+    command.__signature__ = signature.replace(parameters=list(signature.parameters.values())[1:])
+    command.__annotations__ = {k: v for k, v in evaluate_protocol.__annotations__.items() if k != "protocol"}
     _, arguments = evaluate_protocol.__doc__.split("    Args:\n")
     arguments = arguments.split("\n", 1)[1]  # without the file
     example = f"movies evaluate {name}" + ("" if name.startswith("synthetic") else " --data datasets/it --out out/it")

@@ -1,4 +1,4 @@
-"""Methods: who answers a case. MoVieS (cameras from a VGGT where none are given), D4RT, or a folder of predictions."""
+"""Methods: who answers a case. MoVieS (cameras from a VGGT), D4RT, a folder of predictions, or nobody (`still`)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class Method(Protocol):
         """The fields in `wanted` that it can answer. `input_size` is the longer side it is to see, 0 for its own."""
 
 
-MODELS = ("movies", "d4rt")
+MODELS = ("movies", "d4rt", "still")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class MethodSpec:
 
     weights: str = "tiny"
     camera_weights: str = "tiny"
-    model: str = "movies"  # or "d4rt", which reads cameras from its own answers
+    model: str = "movies"  # or another of MODELS; d4rt reads cameras from its own answers, still has no weights
     predictions: str = ""  # a folder; nothing is computed then
     device: str = "auto"
     dtype: str = "fp32"
@@ -60,6 +60,8 @@ class MethodSpec:
             raise InputError(f"unknown model {self.model!r}: choose one of {', '.join(MODELS)}")
         if self.predictions:
             return StoredPredictions(Path(self.predictions), check_mark(Path(self.predictions), protocol))
+        if self.model == "still":
+            return StillMethod()
         place, dtype = choose_device(self.device), choose_dtype(self.dtype)
         if self.model == "d4rt":
             model = D4RT.from_pretrained(self.weights, dtype).to(place).eval()
@@ -159,6 +161,34 @@ class D4RTMethod:
             found = read_tracks(reader, inputs.queries[:, 1:].to(device), inputs.query_frames.to(device))
             fields |= {"tracks": found.points, "visible": found.visible}
         return Prediction(**{name: value.cpu() for name, value in fields.items()})
+
+
+@dataclass(frozen=True)
+class StillMethod:
+    """The floor of every task, without a look at the pictures: all lies at depth 1, nothing moves, all is seen.
+
+    Its renderings are the input frames nearest in time. Cameras that stand still have no scale to fit: it gives none.
+    """
+
+    def describe(self) -> dict:
+        return {"name": "nothing moves"}
+
+    def predict(self, inputs: Inputs, wanted: set[str], input_size: int) -> Prediction:
+        cameras, (height, width) = inputs.cameras, inputs.images.shape[-2:]
+        depth, lens = torch.ones(len(inputs.times), height, width), cameras.fxfycxcy[inputs.query_frames]  # [P, 4]
+        xy = (inputs.queries[:, 1:] - lens[:, 2:]) / lens[:, :2]
+        rays = torch.cat([xy, torch.ones(len(xy), 1)], dim=1)  # [P, 3]
+        world = transform_points(cameras.c2w[inputs.query_frames], rays[:, None])[:, 0]
+        nearest = (inputs.times - inputs.target_times[:, None]).abs().argmin(dim=1)  # [T]
+        return Prediction(
+            images=clip_of(inputs).views.resized(*inputs.target_size).images[nearest],
+            depth=depth,
+            tracks=transform_points(cameras.viewmats(), world),
+            visible=torch.ones(len(depth), len(world), dtype=torch.bool),
+            points=unproject(depth, cameras.fxfycxcy, cameras.c2w),
+            flow=torch.zeros(len(depth) - 1, height, width, 3),
+            moving=torch.zeros(len(depth), height, width, dtype=torch.bool),
+        )
 
 
 def clip_of(inputs: Inputs) -> Clip:

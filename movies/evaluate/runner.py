@@ -16,7 +16,7 @@ from torch import Tensor
 
 from movies.errors import InputError
 from movies.evaluate.cases import Case, file_cases
-from movies.evaluate.compare import differing
+from movies.evaluate.compare import comparison_table, differing, find_difference, published
 from movies.evaluate.methods import Method, MethodSpec
 from movies.evaluate.predictions import Prediction, only, write_inputs, write_mark
 from movies.evaluate.protocol import Protocol, load_protocol
@@ -145,6 +145,25 @@ def evaluate(
     if folder:
         report.save(folder)
     return report
+
+
+def evaluate_beside(
+    models: tuple[str, ...], protocol: str | Protocol, spec: MethodSpec, data: str, out: str | Path | None, *rest
+) -> tuple[str, bool]:
+    """`evaluate`, and the same of other models with bundled weights, each in a folder of its own under `out`.
+
+    -> (the tables [str], whether a scene failed). What others have published stands there too.
+    """
+    others = [MethodSpec(model=model, device=spec.device, dtype=spec.dtype) for model in models]
+    reports = [evaluate(protocol, other, data, out and Path(out) / other.model, *rest) for other in others]
+    reports.insert(0, evaluate(protocol, spec, data, out, *rest))
+    tables = [report.markdown() for report in reports if report is reports[0] or report.failed]
+    differences = [difference for other in reports[1:] if (difference := find_difference(reports[0], other))]
+    if differences:
+        tables.append(f"not side by side: {differences[0]}")
+    elif models or published(reports[0].protocol["id"]):
+        tables.append(comparison_table(reports))
+    return "\n\n".join(tables), any(report.failed for report in reports)
 
 
 def _run_all(worker: Worker, scenes: list, workers: int) -> Iterator[tuple[str, SceneResult | str]]:

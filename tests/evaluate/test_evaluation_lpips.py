@@ -83,9 +83,6 @@ def test_networks_and_files_that_do_not_fit_are_refused(protocol, files, data, t
     text, half = tmp_path / "notes.txt", tmp_path / "alexnet.safetensors"
     text.write_text("no weights")
     save_file({k: w for k, w in load_file(files["alex"]).items() if k.startswith("features")}, half)
-    needs = (
-        "needs features.3.weight, features.3.bias, features.6.weight, features.6.bias and 2 more: give torchvision's"
-    )
     refused = {
         "none.pth": "none.pth: no such weights file",
         str(text): "notes.txt: ",

@@ -14,7 +14,7 @@ from movies.evaluate.predictions import Prediction
 from movies.evaluate.protocol import Protocol, load_protocol
 from movies.evaluate.readers import open_scenes
 from movies.evaluate.tasks import motion, pose, tracks
-from movies.geometry import pixel_grid, transform_points
+from movies.geometry import pixel_grid, project, transform_points
 from movies.network_world import NetworkWorld, fit_resolution
 from movies.splats import NUM_ATTRIBUTES, DynamicSplats
 
@@ -125,6 +125,20 @@ def test_d4rt_answers_what_has_no_unit(case):
     assert method.describe()["name"] == "D4RT (random)"
 
 
+def test_nothing_moves_where_nobody_looks(case, protocol):
+    method = MethodSpec(model="still").open(protocol)
+    assert method.describe() == {"name": "nothing moves"}
+    answer = method.predict(case.inputs, set(), 0).checked(case.inputs)
+    assert not answer.has("c2w") and answer.visible.all() and not answer.moving.any() and not answer.flow.any()
+    queries, points = case.inputs.query_frames, torch.arange(len(case.tracks))
+    xy, z = project(answer.tracks[queries, points][:, None], case.inputs.cameras.fxfycxcy[queries], torch.eye(4))
+    torch.testing.assert_close(xy[:, 0], case.inputs.queries[:, 1:])  # each is where it was asked for, at depth 1
+    torch.testing.assert_close(z, torch.ones_like(z))
+    world = transform_points(case.inputs.cameras.c2w, answer.tracks)
+    torch.testing.assert_close(world, world[:1].expand_as(world))
+    assert torch.equal(answer.images, case.inputs.images[[0, 1, 2, 3]])  # a tie at 1/8, 3/8 ...: the earlier frame
+
+
 def test_unknown_models_are_told(protocol):
-    with pytest.raises(InputError, match="unknown model 'nerf': choose one of movies, d4rt"):
+    with pytest.raises(InputError, match="unknown model 'nerf': choose one of movies, d4rt, still"):
         MethodSpec(model="nerf").open(protocol)

@@ -14,7 +14,7 @@ from movies.errors import InputError
 from movies.evaluate import runner
 from movies.evaluate.cases import Case
 from movies.evaluate.methods import MethodSpec
-from movies.evaluate.predictions import Prediction, write_mark
+from movies.evaluate.predictions import Prediction, protocol_mark, write_mark
 from movies.evaluate.protocol import Frames, Protocol, load_protocol
 from movies.evaluate.readers import open_scenes
 
@@ -29,6 +29,19 @@ def test_every_protocol_runs_with_networks(name, data, tmp_path, small_networks)
     assert stored["counts"]["failed"] == 0 and stored["cost"]["seconds"] > 0
     assert len(list((tmp_path / "pictures").glob("*.png"))) >= len(report.scenes)
     assert "| lowest" in (tmp_path / "report.md").read_text()
+
+
+def test_models_beside_one_another(data, tmp_path):
+    """Their columns stand in one table, but not where one of them failed on a scene."""
+    protocol, root = short("tapvid3d"), root_of(data, "tapvid3d")
+    spec = predict(tmp_path / "answers", protocol, root)
+    (tmp_path / "answers/protocol.json").write_text(json.dumps(protocol_mark(protocol) | {"method": "the truth"}))
+    text, failed = runner.evaluate_beside(("still",), protocol, spec, root, tmp_path / "out")
+    assert not failed and re.search(r"\| tapvid3d v1 +\| the truth \| nothing moves \| \(1\) D4RT", text)
+    assert re.search(r"\| oa ↑ +\| 1 +\| 0\.", text) and (tmp_path / "out/still/report.json").exists()
+    (tmp_path / "answers/adt/video1.npz").unlink()
+    text, failed = runner.evaluate_beside(("still",), protocol, spec, root, None)
+    assert failed and "FAILED adt/video1" in text and "not side by side: only one of them scored adt/video1" in text
 
 
 def test_a_method_that_estimates_cameras_sees_none(data):
