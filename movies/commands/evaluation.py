@@ -15,6 +15,7 @@ PROTOCOLS = {
     "nvidia": "Novel views on NVIDIA Dynamic Scenes.",
     "realestate10k": "Novel views on RealEstate10K.",
     "tapvid3d": "3D tracks on TAPVid-3D: AJ, APD, OA over whole videos.",
+    "tapvid3d_minival": "The same on the 150 videos of TAPVid-3D's minival.",
     "tapvid3d_13": "3D tracks on TAPVid-3D: distances over 13 frames.",
     "sintel": "Depth, boundaries, cameras and points on MPI Sintel.",
     "kitti_depth": "Video depth on KITTI.",

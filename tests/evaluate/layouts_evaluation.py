@@ -154,7 +154,8 @@ def write_all(root: Path, scene: Scene, held: Scene, twelve: Scene) -> None:
     write_realestate10k(root / "realestate10k", scene, split="test", frames="frames/test")
     write_tapvid3d(root / "tapvid3d", scene)
     write_tapvid3d(root / "tapvid3d", held, "drivetrack/video2")
-    (root / "tapvid3d_13").symlink_to(root / "tapvid3d")
+    for other in ("tapvid3d_minival", "tapvid3d_13"):
+        (root / other).symlink_to(root / "tapvid3d")
     for name, writer in (("sintel", write_sintel), ("kitti_depth", write_kitti_depth)):
         writer(root / name, scene)
     write_kitti_odometry(root / "kitti_odometry", scene)

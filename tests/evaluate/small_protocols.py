@@ -21,6 +21,7 @@ SHORT = {
     "nvidia": {"frames": Frames(context=2, clip=12, targets="held_out", margin=5), "scenes": ("Balloon1",)},
     "realestate10k": {"frames": Frames(context=2, clip=3, limit=3, targets="between")},
     "tapvid3d": {"frames": Frames(limit=4)},
+    "tapvid3d_minival": {"frames": Frames(limit=4), "scenes": ("adt/video1", "drivetrack/video2")},
     "tapvid3d_13": {"frames": Frames(context=3)},
     "sintel": {"frames": Frames(limit=4), "scenes": ("alley_2",)},
     "kitti_depth": {"frames": Frames(limit=4), "num_scenes": 1},

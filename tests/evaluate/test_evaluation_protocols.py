@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -26,6 +27,7 @@ FROZEN = {
     "synthetic_cameras": (1, "653e881505fcb6cb"),
     "synthetic_worlds": (2, "1c3b2859e9033a5c"),
     "tapvid3d": (1, "f2a531f470930572"),
+    "tapvid3d_minival": (1, "3022462942f6f04f"),
     "tapvid3d_13": (1, "c014f15fbfe57583"),
 }
 
@@ -39,6 +41,12 @@ def test_every_protocol_has_a_reader_and_a_command():
         protocol = load_protocol(name)
         assert protocol.id == name and protocol.reader in READERS
     assert set(COMMANDS) == {*protocol_names(), "file", "compare"}
+
+
+def test_minival_has_fifty_videos_of_each_source():
+    scenes = load_protocol("tapvid3d_minival").scenes
+    assert len(set(scenes)) == len(scenes) == 150
+    assert Counter(scene.split("/")[0] for scene in scenes) == dict.fromkeys(("adt", "drivetrack", "pstudio"), 50)
 
 
 def test_prose_may_be_corrected_and_choices_may_not():

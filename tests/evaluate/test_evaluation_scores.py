@@ -124,7 +124,9 @@ def test_tracks_of_twice_the_size_and_hidden_ones(data, tmp_path):
     assert mean["oa"] == 0 and mean["aj_camera"] == 0  # nothing that is visible is said to be
 
 
-@pytest.mark.parametrize("name", ["tapvid3d", "tapvid3d_13", "synthetic_worlds", "synthetic_cameras"])
+@pytest.mark.parametrize(
+    "name", ["tapvid3d", "tapvid3d_minival", "tapvid3d_13", "synthetic_worlds", "synthetic_cameras"]
+)
 def test_tracks_turned_round(name, data, tmp_path):
     """A quarter of the points behind the camera: as far from it, so the scale stays."""
     right, distances = [], []
