@@ -10,6 +10,7 @@ from torch import Tensor
 
 from movies.camera_files import save_cameras
 from movies.clip import Clip
+from movies.clip_quality import frame_warnings
 from movies.d4rt.dense import DenseTracks, track_all
 from movies.d4rt.network import D4RT
 from movies.d4rt.reading import D4RTReading
@@ -22,7 +23,7 @@ from movies.files import replacing_file, replacing_folder
 from movies.outputs import CLIP_FPS, SCENE, describe_weights, enlarged, peak_memory
 from movies.reconstruct import choose_device
 from movies.tracks import PointTracks, Queries, Window
-from movies.video import contact_sheet, false_color, write_image, write_video
+from movies.video import contact_sheet, false_color, read_thumbnails, write_image, write_video
 
 TRACKS_ACROSS = 28  # grid tracks along the longer side of the first frame
 
@@ -48,12 +49,11 @@ def reconstruct_by_queries(
         cameras = read_cameras(reader)
         cloud, _ = read_points(reader, *size)
         dense = track_all(reader, *size)
-        took["dense"] = dense.seconds
         scene = dense_scene(dense, cameras, clip.times.to(place), clip.images.to(place), size).to("cpu")
         tracks = grid_tracks(reader, clip, size)
 
         colors = clip.resized(*size).images.movedim(1, -1)
-        num_points = write_points(cloud.flatten(0, 2), colors.flatten(0, 2), folder / "points.ply")
+        num_points = write_points([(cloud.flatten(0, 2), colors.flatten(0, 2))], folder / "points.ply")
         tracks.save(folder / "tracks.npz", Window(*clip.views.size))
         save_cameras(cameras.to("cpu"), folder / "cameras.json", clip.views.size)
         with replacing_file(folder / "depth.npz") as temporary:
@@ -62,6 +62,7 @@ def reconstruct_by_queries(
         export(scene, "html", folder / "scene.html", scene.times)
         write_pictures(folder, clip.images, depth.cpu())
         summary = summarise(clip, dense, num_points, took) | {"weights": {"d4rt": describe_weights(model, weights)}}
+        summary["warnings"] = frame_warnings(clip.images, read_thumbnails(path))
         (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
         return summary
 
@@ -99,6 +100,17 @@ def write_pictures(folder: Path, images: Tensor, depth: Tensor) -> None:  # [T, 
     write_image(folder / "overview.png", contact_sheet({"input": enlarged(images), "depth": enlarged(colored)}))
 
 
+def dense_summary(num_tracks: float, num_queries: float, num_naive: float, seconds: float) -> dict:
+    """What following all pixels took, and what following each by itself would have."""
+    return {
+        "num_dense_tracks": int(num_tracks),
+        "num_queries": int(num_queries),
+        "naive_queries": int(num_naive),
+        "queries_saved": round(num_naive / max(num_queries, 1), 3),
+        "dense_seconds": round(seconds, 3),
+    }
+
+
 def summarise(clip: Clip, dense: DenseTracks, num_points: int, took: dict[str, float]) -> dict:
     height, width = clip.views.size
     return {
@@ -108,9 +120,7 @@ def summarise(clip: Clip, dense: DenseTracks, num_points: int, took: dict[str, f
         "height": height,
         "width": width,
         "num_points": num_points,
-        "num_dense_tracks": len(dense.source),
-        "num_queries": dense.num_queries,
-        "queries_saved": round(dense.saved, 3),
+        **dense_summary(*dense.counts().tolist()),
         "seconds": {name: round(value, 3) for name, value in took.items()},
         "peak_memory": peak_memory(),
     }

@@ -395,15 +395,17 @@ def write_image(path: str | Path, image: Tensor) -> None:  # [3, H, W] in [0, 1]
         Image.fromarray(to_uint8(image)).save(temporary)
 
 
-def false_color(values: Tensor, mask: Tensor, logarithmic: bool = False) -> Tensor:  # [..., H, W] -> [..., 3, H, W]
-    """Numbers as colours, small ones blue and large ones red; what `mask` excludes is black.
+def false_color(values: Tensor, mask: Tensor, logarithmic: bool = False, among: Tensor | None = None) -> Tensor:
+    """Numbers [..., H, W] as colours [..., 3, H, W], small ones blue, large ones red; what `mask` excludes is black.
 
-    The range is from the 2nd to the 98th percentile of all valid values together, so frames of a clip agree.
+    The range is from the 2nd to the 98th percentile of all valid values together, so frames of a clip agree; or of the
+    positive numbers `among`, which stand for more frames than these.
     """
     check_shape("mask", mask, tuple(values.shape))
     values = values.float().clamp(min=1e-6).log() if logarithmic else values.float()
     mask = mask & values.isfinite()
-    low, high = _percentiles(values[mask], 0.02, 0.98)
+    valid = values[mask] if among is None else among.log() if logarithmic else among
+    low, high = _percentiles(valid, 0.02, 0.98)
     position = ((values - low) / (high - low).clamp(min=1e-6)).nan_to_num(0).clamp(0, 1) * (len(_RAMP) - 1)
     ramp = _RAMP.to(values.device)
     below = position.floor().long().clamp(max=len(_RAMP) - 2)

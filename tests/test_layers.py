@@ -26,7 +26,7 @@ LAYERS: list[set[str]] = [
     {"outputs", "doctor", "viewer"},
     {"long_video"},
     {"jobs", "query_jobs"},
-    {"long_jobs"},
+    {"long_jobs", "long_queries"},
     {"tracking"},
     {"evaluate"},
     {"commands"},

@@ -1,13 +1,13 @@
 """Long videos measured: how well chunks join, what memory they take, and whether a film jumps where they do.
 
-    python tools/bench_long.py walk [--frames 1000] [--size 56] [--overlap 5] [--outliers 0.2] [--out DIR]
+    python tools/bench_long.py walk [--model d4rt] [--frames 1000] [--size 56] [--chunk 13] [--outliers 0.2] [--out DIR]
     python tools/bench_long.py memory [--frames 100 1000] [--size 28]
     python tools/bench_long.py joints DIR
 
 `walk` goes down a synthetic hall with an oracle in the networks' place (true depth and cameras with errors, each chunk
-in a unit of its own), so that what is measured is the joining. `memory` runs `movies reconstruct` with the bundled
-weights and given cameras on walks of several lengths, each in a process of its own. `joints` compares the steps from
-frame to frame of DIR/novel_view.mp4 at the joints with those elsewhere.
+in a unit of its own; with `--model d4rt` it answers queries), so that what is measured is the joining. `memory` runs
+`movies reconstruct` with the bundled weights and given cameras on walks of several lengths, each in a process of its
+own. `joints` compares the steps from frame to frame of DIR/novel_view.mp4 at the joints with those elsewhere.
 """
 
 import argparse
@@ -25,13 +25,15 @@ from torch import Tensor
 
 from movies.camera_files import save_cameras
 from movies.cameras import Cameras
+from movies.d4rt.oracle import QueryOracle
 from movies.data.synthetic_walk import Walk
 from movies.data.walk_oracle import Errors, WalkOracle
 from movies.geometry import rigid_inverse
 from movies.long_paths import long_path
+from movies.long_queries import QueryNetworks
 from movies.long_scene import LongScene
 from movies.long_video.plan import CHUNK, OVERLAP, make_plan
-from movies.long_video.run import Networks, reconstruct_chunks
+from movies.long_video.run import Networks, Readers, reconstruct_chunks
 from movies.metrics import psnr, trajectory_error
 from movies.model.config import ModelConfig
 from movies.rendering import render
@@ -47,6 +49,8 @@ def main() -> None:
     walk = commands.add_parser("walk")
     walk.add_argument("--frames", type=int, default=1000)
     walk.add_argument("--size", type=int, default=56)
+    walk.add_argument("--model", choices=["movies", "d4rt"], default="movies")
+    walk.add_argument("--chunk", type=int, default=CHUNK)
     walk.add_argument("--overlap", type=int, default=OVERLAP)
     walk.add_argument("--outliers", type=float, default=0.0)
     walk.add_argument("--given-cameras", action="store_true")
@@ -66,11 +70,9 @@ def main() -> None:
 
 def bench_walk(given: argparse.Namespace) -> None:
     walk = Walk(7, given.frames, (given.size, given.size), given.loop)
-    oracle, config = WalkOracle(walk, Errors(outliers=given.outliers), given.given_cameras), ModelConfig.preset("tiny")
-    plan = make_plan(oracle.thumbnails(), CHUNK, given.overlap, given.loop)
-    networks = Networks(
-        lambda: oracle.look, lambda: oracle.splatter(config), given.size, 14, torch.device("cpu"), {"oracle": {}}
-    )
+    oracle = WalkOracle(walk, Errors(outliers=given.outliers), given.given_cameras)
+    plan = make_plan(oracle.thumbnails(), given.chunk, given.overlap, given.loop)
+    networks = readers(oracle, given.model, given.size)
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(given.out or temporary)
         started, busy = time.perf_counter(), time.process_time()
@@ -85,13 +87,22 @@ def bench_walk(given: argparse.Namespace) -> None:
         "joints that do not hold": sum(bool(j["fault"]) for j in summary["joints"]),
         "loops": len(summary["loops"]),
         "loop error": summary["loop_error"],
-        "input views, dB": summary["input_psnr"],
+        "input views, dB": summary.get("input_psnr"),
+        "queries saved": summary.get("queries_saved"),
         "peak, MB": round(summary["peak_memory"]["resident"] / 1e6),
         "seconds a frame": round(taken / given.frames, 3),
         "CPU seconds a frame": round(worked / given.frames, 3),
         "warnings": summary["warnings"],
     }
     print(json.dumps(measures, indent=1))
+
+
+def readers(oracle: WalkOracle, model: str, size: int) -> Readers:
+    """The oracle in the place of the networks of either system."""
+    place, described, config = torch.device("cpu"), {"oracle": {}}, ModelConfig.preset("tiny")
+    if model == "d4rt":
+        return QueryNetworks(lambda: QueryOracle(oracle), (size, size), place, described)
+    return Networks(lambda: oracle.look, lambda: oracle.splatter(config), size, 14, place, described)
 
 
 def trajectory_measures(walk: Walk, scene: LongScene, summary: dict) -> dict:

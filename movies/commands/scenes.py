@@ -17,8 +17,8 @@ def reconstruct(
     camera_weights: Weights = "tiny",
     cameras: OptionalFile = None,
     frames: int | Literal["all"] | None = None,
-    chunk: int = 13,
-    overlap: int = 5,
+    chunk: int | None = None,
+    overlap: int | None = None,
     memory: Annotated[str | None, arg(metavar="BYTES")] = None,
     loops: bool = False,
     resolution: int | None = None,
@@ -34,14 +34,14 @@ def reconstruct(
         clip: A video, a gif or a folder of images.
         out: Folder for scene.safetensors, cameras.json, videos, tracks.npz, masks, summary.json and overview.png.
         model: d4rt asks a query network for depth, cameras, tracks and a coloured point cloud (docs/d4rt.md); of the
-            options below it takes weights, frames and device.
+            options below it takes weights, frames, chunk, overlap, loops and device.
         weights: Weights of the model: tiny (bundled), a file, or a hub id.
         camera_weights: VGGT weights, which estimate the cameras (and the unit of given ones).
         cameras: transforms.json, COLMAP, TUM, MegaSaM or ViPE (docs/conventions.md); estimated if left out.
         frames: How many frames are read, evenly over the clip, or all (default: 13; with d4rt as many as its weights
             know). More than a chunk give a scene in segments.
-        chunk: How many frames the network reads together at most.
-        overlap: How many of them are shared with the next chunk.
+        chunk: How many frames the network reads together at most (default: as many as without --frames).
+        overlap: How many of them are shared with the next chunk (default: 5; with d4rt half a chunk at most).
         memory: A budget, as 8G: chunks get shorter where they would not fit.
         loops: Where the clip comes back to a place, close the loop.
         resolution: Longer side that the network sees, a multiple of its patch (default: the weights' own).
@@ -50,8 +50,12 @@ def reconstruct(
         arrays: Keep depth, flow and motion of every pixel too, as arrays.npz (not with segments).
     """
     if model == "d4rt":
-        _by_queries(clip, out, weights, cameras, frames, device)
+        if cameras is not None or memory is not None:
+            raise InputError("d4rt reads cameras from its own answers, in a memory that chunks bound: leave --cameras "
+                             "and --memory out, or give --chunk")  # fmt: skip
+        _by_queries(clip, out, weights, frames, device, chunk, overlap, loops)
         return
+    chunk, overlap = 13 if chunk is None else chunk, 5 if overlap is None else overlap
     frames, given = 13 if frames is None else frames, (clip, out, weights, camera_weights, cameras)
     if frames == "all" or frames > chunk or memory is not None:
         from movies.long_jobs import reconstruct_long_file
@@ -80,19 +84,33 @@ def reconstruct(
     print(f"  movies render {out}/scene.safetensors --path orbit --out orbit.mp4")
 
 
-def _by_queries(clip: str, out: str, weights: str, cameras: str | None, frames: int | str | None, device: str) -> None:
-    from movies.query_jobs import reconstruct_by_queries
+def _by_queries(
+    clip: str,
+    out: str,
+    weights: str,
+    frames: int | str | None,
+    device: str,
+    chunk: int | None,
+    overlap: int | None,
+    loops: bool,
+) -> None:
+    if frames is None and chunk is None:
+        from movies.query_jobs import reconstruct_by_queries
 
-    if cameras is not None or frames == "all":
-        raise InputError("d4rt reads cameras from its own answers, of frames that it reads together: leave "
-                         f"{'--cameras' if cameras is not None else '--frames all'} out")  # fmt: skip
-    summary = reconstruct_by_queries(clip, out, weights, frames, device)
-    print(
-        f"{summary['frames']} frames, {summary['num_points']} points, {summary['num_dense_tracks']} tracks of all",
-        end="",
-    )
-    print(f" pixels with {summary['queries_saved']:.1f} times fewer queries than pixels")
-    print(f"look at {out}/overview.png and {out}/scene.html")
+        summary = reconstruct_by_queries(clip, out, weights, None, device)
+    else:
+        from movies.long_queries import reconstruct_long_by_queries
+
+        count = None if frames == "all" else frames
+        summary = reconstruct_long_by_queries(clip, out, weights, count, device, chunk, overlap, loops, _say)
+    for warning in summary["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(f"{summary['frames']} frames, {summary['num_points']} points; all pixels followed by", end=" ")
+    print(f"{summary['num_queries']} queries, {summary['queries_saved']:.1f} times fewer than each by itself,", end=" ")
+    print(f"in {summary['dense_seconds']:.1f} s")
+    print(f"look at {out}/depth.mp4 and {out}/points.ply; render more with")
+    scene = "scene" if "chunks" in summary else "scene.safetensors"
+    print(f"  movies render {out}/{scene} --path orbit --out orbit.mp4")
 
 
 def _say(text: str) -> None:

@@ -24,9 +24,18 @@ class DenseTracks:
     seconds: float
 
     @property
+    def num_naive(self) -> int:
+        """The queries that follow every pixel of every frame through all frames."""
+        return self.num_pixels * len(self.answers.points)
+
+    @property
     def saved(self) -> float:
-        """How many times fewer queries than following every pixel of every frame."""
-        return self.num_pixels * len(self.answers.points) / max(self.num_queries, 1)
+        """How many times fewer queries than that."""
+        return self.num_naive / max(self.num_queries, 1)
+
+    def counts(self) -> Tensor:  # [4] float64
+        """Tracks, queries, queries without the grid, seconds."""
+        return torch.tensor([len(self.source), self.num_queries, self.num_naive, self.seconds], dtype=torch.float64)
 
 
 def track_all(reader: Reader, height: int, width: int, at_once: int = 1024) -> DenseTracks:

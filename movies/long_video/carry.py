@@ -122,15 +122,17 @@ def _found_again(
 def _new_pixels(result: Reconstruction, pixels: Tensor, view: int) -> Tensor:  # -> [K] positions in V H W
     """Pixels of a grid over one view, where no track is seen yet."""
     _, height, width = result.splats.depth.shape[1:]
-    stride = max(1, max(height, width) // ACROSS)
-    rows, columns = torch.arange(stride // 2, height, stride), torch.arange(stride // 2, width, stride)
-    free = torch.ones(-(-height // stride), -(-width // stride), dtype=torch.bool)
     surface = result.splats.depth[0].cpu() * result.scale
     points = _points(result, pixels)[view : view + 1]
     positions, visible = seen_by(points, result.scene.cameras[view : view + 1], surface[view : view + 1])
-    x, y = (
-        (positions[0][visible[0]] * positions.new_tensor([width, height])).long().div(stride, rounding_mode="floor").T
-    )
+    return view * height * width + free_pixels(positions[0][visible[0]], height, width)
+
+
+def free_pixels(positions: Tensor, height: int, width: int) -> Tensor:  # [P, 2] seen -> [K] positions in H W
+    """Pixels of a grid over a view in whose cells no track is seen."""
+    stride = max(1, max(height, width) // ACROSS)
+    rows, columns = torch.arange(stride // 2, height, stride), torch.arange(stride // 2, width, stride)
+    free = torch.ones(-(-height // stride), -(-width // stride), dtype=torch.bool)
+    x, y = (positions * positions.new_tensor([width, height])).long().div(stride, rounding_mode="floor").T
     free[y, x] = False
-    grid = view * height * width + rows[:, None] * width + columns
-    return grid[free[: len(rows), : len(columns)]]
+    return (rows[:, None] * width + columns)[free[: len(rows), : len(columns)]]

@@ -1,6 +1,6 @@
 """What one chunk alone gives, on disk until the chunks are merged, so that a run that was killed goes on from there."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -35,20 +35,24 @@ class Geometry:
     depth: Tensor  # [V, H, W]
     confidence: Tensor  # [V, H, W]
     cameras: Cameras  # [V]
+    world: Tensor = field(default_factory=lambda: torch.zeros(0))  # [V, H, W, 3] points, [0] where depth tells them
 
     def points(self, views: Tensor) -> Tensor:  # [O] -> [O, H, W, 3]
+        if len(self.world):
+            return self.world[views]
         cameras = self.cameras[views]
         return unproject(self.depth[views], cameras.fxfycxcy, cameras.c2w)
 
     def save(self, path: Path) -> None:
         cameras = {"c2w": self.cameras.c2w, "fxfycxcy": self.cameras.fxfycxcy}
-        save_tensors(path, frames=self.frames, depth=self.depth, confidence=self.confidence, **cameras)
+        own = {"world": self.world} if len(self.world) else {}
+        save_tensors(path, frames=self.frames, depth=self.depth, confidence=self.confidence, **cameras, **own)
 
     @staticmethod
     def load(path: Path) -> "Geometry":
         held = load_tensors(path)
         cameras = Cameras(held["c2w"], held["fxfycxcy"])
-        return Geometry(held["frames"], held["depth"], held["confidence"], cameras)
+        return Geometry(held["frames"], held["depth"], held["confidence"], cameras, held.get("world", torch.zeros(0)))
 
 
 def shared(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:  # [V], [W] -> [O] positions in each

@@ -36,7 +36,7 @@ def write_segments(
         name = f"segment_{number:04d}.safetensors"
         scene.save(folder / name)
         segments.append(Segment(name, chunk.shot, float(times[0]), float(times[-1])))
-    cameras, frames, shots = _all_cameras(plan, geometries, placed)
+    cameras, frames, shots = all_cameras(plan, geometries, placed)
     times = frames / max(plan.num_frames - 1, 1)
     long = LongScene(folder, tuple(segments), cameras, times, shots, scene.image_size)
     long.save_index()
@@ -66,7 +66,7 @@ def _cubes(gaussians: Gaussians) -> Tensor:  # [N] -> int64 [N], the same number
     return (x * a) ^ (y * b) ^ (z * c) ^ (size.long() * d)
 
 
-def _all_cameras(
+def all_cameras(
     plan: Plan, geometries: list[Path], placed: list[Similarity]
 ) -> tuple[Cameras, Tensor, Tensor]:  # [F], [F] frames, [F] shots
     """The cameras of all frames; in an overlap the path goes over evenly from one chunk's to the other's."""

@@ -44,13 +44,14 @@ class Plan:
     def num_shots(self) -> int:
         return len({chunk.shot for chunk in self.chunks})
 
-    def described(self, memory: int) -> str:
-        """In a line, with what the memory is thought to be."""
+    def described(self, memory: int = 0) -> str:
+        """In a line, with what the memory is thought to be, where that is told."""
         lengths = [len(chunk.frames) for chunk in self.chunks]
         joined = sum(a.shot == b.shot for a, b in pairwise(self.chunks))
         text = f"{self.num_frames} frames in {len(lengths)} chunks of up to {max(lengths)} with {joined} joints"
         text += f", {len(self.loops)} places seen again" if self.loops else ""
-        return f"{text}; {self.num_shots} shot{'s' * (self.num_shots > 1)}; about {memory / 1e9:.1f} GB of memory"
+        text += f"; {self.num_shots} shot{'s' * (self.num_shots > 1)}"
+        return f"{text}; about {memory / 1e9:.1f} GB of memory" if memory else text
 
     def said(self) -> list[str]:
         """What the user should know of it."""

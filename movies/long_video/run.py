@@ -1,4 +1,6 @@
-"""The whole job: cameras of all chunks, splats of all chunks, joints, one scene in segments, and its films.
+"""The whole job: what each chunk gives by itself, joints, one scene in segments, and its films.
+
+Who reads the chunks is a `Readers`: MoVieS after a camera network (`Networks`, here), or D4RT (movies/long_queries.py).
 
 Each chunk's result is a file in OUT/.chunks as soon as it is there; a run that was killed finds them and goes on. A
 chunk is read from its frames alone, so neither order nor neighbours, nor what was done before, change it.
@@ -12,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -43,6 +46,19 @@ JOB, SCENE, TRACKS = ".chunks", "scene", "tracks"
 SHARE_OF_TIME = 0.2
 
 
+class Readers(Protocol):
+    """Networks that read chunks one by one."""
+
+    resolution: int
+    described: dict[str, dict]  # what summary.json says of the weights
+
+    def read(self, job: "Job", frames: Frames, seconds: dict[str, float], say: Callable[[str], None]) -> None:
+        """Leave the `geometry`, `tracks` and `scene` of every chunk that is pending, the scene last."""
+
+    def show(self, job: "Job", plan: Plan, frames: Frames, placed: list[Similarity], scene: LongScene) -> dict:
+        """Write films and other files beside the folder of the scene; what summary.json says of them."""
+
+
 @dataclass(frozen=True)
 class Networks:
     """Both networks, loaded when they are needed; one is gone before the other comes."""
@@ -56,6 +72,18 @@ class Networks:
 
     def fit(self, clip: Clip) -> Clip:
         return fit_resolution(clip, self.resolution, self.patch_size)
+
+    def read(self, job: "Job", frames: Frames, seconds: dict[str, float], say: Callable[[str], None]) -> None:
+        """First the camera network reads all chunks, then, when it is gone, the other."""
+        with timed(seconds, "cameras"):
+            _estimate_all(job, frames, self, say)
+        with timed(seconds, "splats"):
+            _reconstruct_all(job, frames, self)
+
+    def show(self, job: "Job", plan: Plan, frames: Frames, placed: list[Similarity], scene: LongScene) -> dict:
+        quality = _films(job, frames, self, scene, scene.folder.parent)  # [F] dB
+        each = [round(x, 3) for x in quality.tolist()]
+        return {"input_psnr": round(float(quality.mean()), 3), "input_psnr_per_view": each}
 
 
 @dataclass(frozen=True)
@@ -73,8 +101,16 @@ class Job:
         """Chunks of which a file is still to be made."""
         return [k for k in range(len(self.chunks)) if not all(self.path(kind, k).exists() for kind in kinds)]
 
+    def continues(self, number: int) -> bool:
+        """Whether a chunk goes on from the one before; loops and the first of a shot do not."""
+        return 0 < number < self.num_segments and self.chunks[number - 1].shot == self.chunks[number].shot
+
+    def positions(self) -> list[int]:
+        """All frames that are read."""
+        return sorted({i for chunk in self.chunks for i in chunk.frames})
+
     @staticmethod
-    def open(folder: Path, plan: Plan, frames: Frames, networks: Networks) -> "Job":
+    def open(folder: Path, plan: Plan, frames: Frames, networks: Readers) -> "Job":
         """A new job, or the one that was begun with the very same clip, plan and weights."""
         chunks = (*plan.chunks, *plan.loops)
         digest = hashlib.sha256(frames.cameras.c2w.numpy().tobytes() + frames.cameras.fxfycxcy.numpy().tobytes())
@@ -94,7 +130,7 @@ class Job:
 
 @torch.no_grad()
 def reconstruct_chunks(
-    frames: Frames, plan: Plan, networks: Networks, out: str | Path, say: Callable[[str], None] = lambda _: None
+    frames: Frames, plan: Plan, networks: Readers, out: str | Path, say: Callable[[str], None] = lambda _: None
 ) -> dict:
     """Reconstruct a clip chunk by chunk into the folder `out`, and return the summary. Files: docs/long_video.md.
 
@@ -105,22 +141,20 @@ def reconstruct_chunks(
     job = Job.open(out / JOB, plan, frames, networks)
     if done := len(job.chunks) - len(job.pending("scene")):
         say(f"going on: {done} of {len(job.chunks)} chunks are there")
-    with _timed(seconds, "cameras"):
-        _estimate_all(job, frames, networks, say)
-    with _timed(seconds, "splats"):
-        _reconstruct_all(job, frames, networks)
-    with _timed(seconds, "chain"):
+    networks.read(job, frames, seconds, say)
+    with timed(seconds, "chain"):
         joints, loops = _joints(job, plan, len(frames.cameras) > 0)
         placed, spread = compose(job.num_segments, joints), {}
         if loops:
             refined = refine(placed, joints, loops)
             placed, spread = refined.placed, {"before": round(refined.before, 5), "after": round(refined.after, 5)}
     with replacing_folder(out) as folder:
-        with _timed(seconds, "merge"):
+        with timed(seconds, "merge"):
             scene = _merge(job, plan, placed, folder)
-        with _timed(seconds, "films"):
-            quality = _films(job, frames, networks, scene, folder)
-        summary = _summary(job, plan, frames, networks, scene, quality) | {"seconds": seconds}
+        save_cameras(scene.cameras, folder / "cameras.json", scene.image_size)
+        with timed(seconds, "films"):
+            shown = networks.show(job, plan, frames, placed, scene)
+        summary = _summary(job, plan, frames, networks, scene) | shown | {"seconds": seconds}
         summary |= {"joints": [described(j, _frames(job)) for j in joints]}
         summary |= {"loops": [described(j, _frames(job)) for j in loops], "loop_error": spread}
         summary["warnings"] += [*plan.said(), *failing(joints, _frames(job), len(frames.cameras) > 0)]
@@ -131,13 +165,13 @@ def reconstruct_chunks(
 
 
 @contextmanager
-def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     started = time.perf_counter()
     yield
     seconds[name] = round(time.perf_counter() - started, 3)
 
 
-def _bar(numbers: list[int], what: str) -> Iterator[int]:
+def bar(numbers: list[int], what: str) -> Iterator[int]:
     from tqdm import tqdm
 
     return iter(tqdm(numbers, desc=what, delay=2, disable=None, leave=False))
@@ -149,7 +183,7 @@ def _estimate_all(job: Job, frames: Frames, networks: Networks, say: Callable[[s
         return
     network = networks.cameras()
     clips = chunk_clips(frames, [job.chunks[k] for k in pending])
-    for number in _bar(pending, "cameras"):
+    for number in bar(pending, "cameras"):
         images = networks.fit(next(clips)).images[None].to(networks.device)
         if number == pending[0]:
             say(_expected(network, images, job))
@@ -166,8 +200,12 @@ def _expected(network: Callable[[Tensor], Estimate], images: Tensor, job: Job) -
     views = images.shape[1]
     first, second = (len(job.pending(kind)) for kind in ("estimate", "scene"))
     total = taken / 2 * views * (first + second * (1 + SHARE_OF_TIME * views))
-    text = f"{total / 60:.0f} min" if total >= 90 else f"{max(total, 1):.0f} s"
-    return f"about {text} for the networks, then the films"
+    return f"about {spoken(total)} for the networks, then the films"
+
+
+def spoken(seconds: float) -> str:
+    """A time as one says it."""
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(seconds, 1):.0f} s"
 
 
 def _reconstruct_all(job: Job, frames: Frames, networks: Networks) -> None:
@@ -177,7 +215,7 @@ def _reconstruct_all(job: Job, frames: Frames, networks: Networks) -> None:
         return
     model = networks.splats()
     clips = chunk_clips(frames, [job.chunks[k] for k in pending])
-    for number in _bar(pending, "splats"):
+    for number in bar(pending, "splats"):
         estimate = Estimate.load(job.path("estimate", number), networks.device)
         result = reconstruct(networks.fit(next(clips)), model, lambda _, found=estimate: found, networks.resolution)
         own = torch.tensor(job.chunks[number].frames)
@@ -185,17 +223,12 @@ def _reconstruct_all(job: Job, frames: Frames, networks: Networks) -> None:
         geometry = Geometry(own, depth, confidence, result.scene.cameras)
         geometry.save(job.path("geometry", number))
         before, joint = None, None
-        if _continues(job, number):
+        if job.continues(number):
             before = ChunkTracks.load(job.path("tracks", number - 1))
             earlier = Geometry.load(job.path("geometry", number - 1))
             joint = join(number - 1, number, earlier, geometry, len(frames.cameras) > 0).similarity
         follow(result, own, before, joint).save(job.path("tracks", number))
         result.scene.save(job.path("scene", number))
-
-
-def _continues(job: Job, number: int) -> bool:
-    """Whether a chunk goes on from the one before; loops and the first of a shot do not."""
-    return 0 < number < job.num_segments and job.chunks[number - 1].shot == job.chunks[number].shot
 
 
 def _joints(job: Job, plan: Plan, given: bool) -> tuple[list[Joint], list[Joint]]:
@@ -204,9 +237,7 @@ def _joints(job: Job, plan: Plan, given: bool) -> tuple[list[Joint], list[Joint]
     def geometry(number: int) -> Geometry:
         return Geometry.load(job.path("geometry", number))
 
-    joints = [
-        join(k - 1, k, geometry(k - 1), geometry(k), given) for k in range(job.num_segments) if _continues(job, k)
-    ]
+    joints = [join(k - 1, k, geometry(k - 1), geometry(k), given) for k in range(job.num_segments) if job.continues(k)]
     loops = []
     for number, loop in enumerate(plan.loops, start=job.num_segments):
         outer = (loop.frames[0], loop.frames[-1])
@@ -228,15 +259,13 @@ def _merge(job: Job, plan: Plan, placed: list[Similarity], folder: Path) -> Long
 
 
 def _films(job: Job, frames: Frames, networks: Networks, scene: LongScene, folder: Path) -> Tensor:  # -> [F] dB
-    """The films and the camera file; how well each input view is rendered again."""
-    size = scene.image_size
-    save_cameras(scene.cameras, folder / "cameras.json", size)
-    positions = sorted({i for chunk in job.chunks for i in chunk.frames})
+    """The films; how well each input view is rendered again."""
+    size, positions = scene.image_size, job.positions()
     on_device, found = scene.to(networks.device), []
 
     def input_views() -> Iterator[Tensor]:
         again = render_path(on_device, on_device.cameras, on_device.view_times, size, what="input views")
-        for clip, picture in zip(_single(frames, positions), again, strict=True):
+        for clip, picture in zip(single_clips(frames, positions), again, strict=True):
             image = networks.fit(clip).images[0]
             found.append(psnr(picture[None], image[None])[0])
             yield enlarged(image[None])[0]
@@ -248,7 +277,7 @@ def _films(job: Job, frames: Frames, networks: Networks, scene: LongScene, folde
     return torch.stack(found)
 
 
-def _single(frames: Frames, positions: list[int]) -> Iterator[Clip]:
+def single_clips(frames: Frames, positions: list[int]) -> Iterator[Clip]:
     """The frames one by one."""
     return (Clip.of_frames(image[None]) for image in frames.stream(positions))
 
@@ -257,7 +286,7 @@ def _frames(job: Job) -> list[Tensor]:
     return [torch.tensor(chunk.frames) for chunk in job.chunks]
 
 
-def _summary(job: Job, plan: Plan, frames: Frames, networks: Networks, scene: LongScene, quality: Tensor) -> dict:
+def _summary(job: Job, plan: Plan, frames: Frames, networks: Readers, scene: LongScene) -> dict:
     height, width = scene.image_size
     files = sorted(scene.folder.iterdir())
     warnings = []
@@ -272,8 +301,6 @@ def _summary(job: Job, plan: Plan, frames: Frames, networks: Networks, scene: Lo
         "chunks": job.num_segments,
         "shots": plan.num_shots,
         "scene_bytes": sum(path.stat().st_size for path in files),
-        "input_psnr": round(float(quality.mean()), 3),
-        "input_psnr_per_view": [round(x, 3) for x in quality.tolist()],
         "weights": networks.described,
         "warnings": warnings,
     }

@@ -55,9 +55,10 @@ def test_refusals(files, tmp_path, capsys):
 def test_points_as_others_read_them(tmp_path):
     points = torch.tensor([[0.0, 1, 2], [torch.nan, 0, 0], [3, 4, 5]])
     colors = torch.tensor([[0.0, 0.5, 1], [0, 0, 0], [1, 1, 2]])
-    assert write_points(points, colors, tmp_path / "points.ply") == 2
+    assert write_points([(points, colors), (points[:1], colors[:1])], tmp_path / "points.ply") == 3
     rows = PlyData.read(tmp_path / "points.ply")["vertex"]
-    assert rows["z"].tolist() == [2, 5] and rows["green"].tolist() == [128, 255] and rows["blue"].tolist() == [255, 255]
+    assert rows["z"].tolist() == [2, 5, 2] and rows["green"].tolist() == [128, 255, 128]
+    assert rows["blue"].tolist() == [255, 255, 255]
 
 
 def test_points_of_a_clip_are_followed(files, tmp_path, capsys):
