@@ -133,6 +133,11 @@ def test_refusals(tmp_path, scene, held):
     depth.write_bytes(depth.read_bytes()[:-4])
     with pytest.raises(InputError, match=r"frame_0001.dpt: 3076 bytes do not hold 32x24 pixels"):
         sequence.read([0])
+    depth.rename(depth.with_suffix(".kept"))
+    depth.mkdir()
+    with pytest.raises(InputError, match=r"frame_0001.dpt: cannot be read at all \("):
+        sequence.read([0])
+    depth.rmdir()
     depth.write_bytes(b"\0" * 100)
     with pytest.raises(InputError, match=r"frame_0001.dpt: does not begin with Sintel's tag"):
         sequence.read([0])
@@ -140,6 +145,9 @@ def test_refusals(tmp_path, scene, held):
     camera = tmp_path / "iphone/apple/camera/0_00000.json"
     camera.write_text(camera.read_text().replace('"skew": 0.0', '"skew": 0.1'))
     with pytest.raises(InputError, match=r"0_00000.json: skew is not zero; undistort"):
+        READERS["dycheck"](tmp_path / "iphone")[0].read([0])
+    (tmp_path / "iphone/apple/scene.json").write_text('{"center": [0, 0, 0]}')
+    with pytest.raises(InputError, match=r"scene.json: holds no 'scale'; it has center"):
         READERS["dycheck"](tmp_path / "iphone")[0].read([0])
     write_tapvid3d(tmp_path / "tapvid", scene)
     path = tmp_path / "tapvid/adt/video1.npz"

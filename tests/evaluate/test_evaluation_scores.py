@@ -11,10 +11,16 @@ from small_protocols import SHORT, predict, root_of, short, unchanged
 from movies.evaluate import runner
 from movies.evaluate.cases import Case
 from movies.evaluate.predictions import Prediction
+from movies.evaluate.protocol import load_protocol
 
 # What a perfect prediction scores; every metric that is not named here is an error, and 0.
 PERFECT = {"psnr": 100, "mpsnr": 100}
 ONES = ("ssim", "mssim", "aj", "apd", "oa", "delta", "moving_iou")
+
+
+def every(task: str):
+    """The test is run with every protocol that asks for the task."""
+    return pytest.mark.parametrize("name", [name for name in SHORT if task in load_protocol(name).tasks])
 
 
 def score(name: str, data: Path, folder: Path, change, **update) -> dict[str, float | None]:
@@ -39,7 +45,7 @@ def test_perfect_predictions_score_perfectly(name, data, tmp_path):
             assert value == pytest.approx(wanted, abs=2e-5 * max(1, wanted)), metric
 
 
-@pytest.mark.parametrize("name", ["dycheck", "nvidia", "realestate10k", "synthetic_worlds"])
+@every("novel_views")
 def test_pictures_off_by_ten_steps(name, data, tmp_path):
     """10 of 255 steps everywhere are 20 log10(25.5) dB; twice that outside of the mask does not matter to mpsnr."""
     expected = []
@@ -57,7 +63,7 @@ def test_pictures_off_by_ten_steps(name, data, tmp_path):
     assert ("mpsnr" in mean) == (name != "realestate10k")
 
 
-@pytest.mark.parametrize("name", ["sintel", "kitti_depth", "synthetic_worlds", "synthetic_cameras"])
+@every("depth")
 def test_depth_that_is_wrong_in_a_tenth_of_the_pixels(name, data, tmp_path):
     """Half as deep again there, and three times as deep everywhere: the fit sees the rest, and a twentieth is left."""
     share = []
@@ -100,7 +106,7 @@ def test_flat_depth_has_no_edge(data, tmp_path):
         assert mean[f"pdbe_completeness_{kind}"] == pytest.approx(28 * 2**0.5)
 
 
-@pytest.mark.parametrize("name", ["kitti_odometry", "sintel", "synthetic_cameras"])
+@every("pose")
 def test_cameras_that_roll(name, data, tmp_path):
     """Every other frame rolled by 5 degrees about its axis: each step is wrong by 5 degrees, no place is."""
 
@@ -124,9 +130,7 @@ def test_tracks_of_twice_the_size_and_hidden_ones(data, tmp_path):
     assert mean["oa"] == 0 and mean["aj_camera"] == 0  # nothing that is visible is said to be
 
 
-@pytest.mark.parametrize(
-    "name", ["tapvid3d", "tapvid3d_minival", "tapvid3d_13", "synthetic_worlds", "synthetic_cameras"]
-)
+@every("tracks")
 def test_tracks_turned_round(name, data, tmp_path):
     """A quarter of the points behind the camera: as far from it, so the scale stays."""
     right, distances = [], []
@@ -148,7 +152,7 @@ def test_tracks_turned_round(name, data, tmp_path):
     assert mean["epe_camera"] == pytest.approx(np.mean(distances), rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ["sintel", "synthetic_worlds", "synthetic_cameras"])
+@every("points")
 def test_points_turned_round(name, data, tmp_path):
     """Every other row behind the first camera: as far away, so the scale stays."""
     expected = []

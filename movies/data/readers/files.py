@@ -76,6 +76,12 @@ def read_table(path: str | Path, columns: int, header_lines: int = 0) -> np.ndar
         return np.array(rows, dtype=np.float64).reshape(-1, columns)
 
 
+def read_bytes(path: str | Path) -> bytes:
+    """All of a file."""
+    with _told(path, "at all"):
+        return Path(path).read_bytes()
+
+
 def read_json(path: str | Path) -> Any:
     """A JSON file."""
     with _told(path, "as JSON"):

@@ -88,8 +88,9 @@ class DyCheckSequence(FrameSequence):
         return inside(self.folder, f"{kind}/{self.factor}x/{name}{suffix}")
 
     def _scene(self) -> tuple[np.ndarray, float]:
-        scene = read_json(self.folder / "scene.json")
-        return np.array(_value(self.folder / "scene.json", scene, "center"), dtype=np.float64), float(scene["scale"])
+        path = self.folder / "scene.json"
+        center, scale = _values(path, read_json(path), "center", "scale")
+        return np.array(center, dtype=np.float64), float(scale)
 
 
 @lru_cache(maxsize=32)
@@ -98,8 +99,7 @@ def _rows(sequence: DyCheckSequence) -> list[tuple[str, int, str]]:
     rows = []
     for split in ("train", "val"):
         path = sequence.folder / "splits" / f"{split}.json"
-        content = read_json(path)
-        names, times = _value(path, content, "frame_names"), _value(path, content, "time_ids")
+        names, times = _values(path, read_json(path), "frame_names", "time_ids")
         rows += [(name, int(time), split) for name, time in zip(names, times, strict=True)]
     return sorted(rows, key=lambda row: (row[1], row[0]))
 
@@ -109,15 +109,16 @@ def _camera(path: Path) -> tuple[np.ndarray, np.ndarray]:  # c2w [4, 4], fxfycxc
     warped = [key for key in DISTORTIONS if np.any(camera.get(key, 0))]
     if warped:
         raise InputError(f"{path}: {warped[0]} is not zero; undistort the images first")
-    rotation = np.array(_value(path, camera, "orientation"), dtype=np.float64).T  # stored world-to-camera
-    c2w = with_last_row(np.concatenate([rotation, np.array(camera["position"])[:, None]], axis=1)[None])[0]
-    width, height = camera["image_size"]
-    focal, aspect = camera["focal_length"], camera.get("pixel_aspect_ratio", 1.0)
-    x, y = camera["principal_point"]
+    keys = ("orientation", "position", "focal_length", "principal_point", "image_size")
+    orientation, position, focal, (x, y), (width, height) = _values(path, camera, *keys)
+    rotation = np.array(orientation, dtype=np.float64).T  # stored world-to-camera
+    c2w = with_last_row(np.concatenate([rotation, np.array(position)[:, None]], axis=1)[None])[0]
+    aspect = camera.get("pixel_aspect_ratio", 1.0)
     return c2w, np.array([focal / width, focal * aspect / height, x / width, y / height])
 
 
-def _value(path: Path, content: dict, key: str):
-    if key not in content:
-        raise InputError(f"{path}: holds no {key!r}; it has {', '.join(content)}")
-    return content[key]
+def _values(path: Path, content: dict, *keys: str) -> list:
+    missing = [key for key in keys if key not in content]
+    if missing:
+        raise InputError(f"{path}: holds no {missing[0]!r}; it has {', '.join(content)}")
+    return [content[key] for key in keys]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from movies.data.readers.files import inside, list_files, numbered, read_table
+from movies.data.readers.files import inside, list_files, numbered, read_bytes, read_table
 from movies.data.readers.frames import (
     Frames,
     FrameSequence,
@@ -89,10 +89,7 @@ class KittiOdometrySequence(FrameSequence):
 
 
 def _projection(path: Path) -> np.ndarray:  # P2 [3, 4]
-    try:
-        rows = [line.split() for line in path.read_text().splitlines()]
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    rows = [line.split() for line in read_bytes(path).decode(errors="replace").splitlines()]
     found = next((row[1:] for row in rows if row and row[0] == "P2:" and len(row) == 13), None)
     if found is None:
         raise InputError(f"{path}: no line `P2:` with 12 numbers")

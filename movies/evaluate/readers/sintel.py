@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from movies.data.readers.files import inside, list_files, numbered
+from movies.data.readers.files import inside, list_files, numbered, read_bytes
 from movies.data.readers.frames import (
     Frames,
     FrameSequence,
@@ -79,10 +79,7 @@ def _camera(path: Path) -> tuple[np.ndarray, np.ndarray]:  # K [3, 3], world-to-
 
 def _tagged(path: Path) -> bytes:
     """What follows the tag of a Sintel file."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    data = read_bytes(path)
     if len(data) < 12 or np.frombuffer(data, "<f4", 1)[0] != TAG:
         raise InputError(f"{path}: does not begin with Sintel's tag {TAG}; unpack it again")
     return data[4:]
