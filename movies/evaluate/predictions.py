@@ -7,6 +7,7 @@ the method estimates them. What a method does not answer is left out.
 import json
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -81,11 +82,11 @@ def load_prediction(folder: Path, inputs: Inputs) -> Prediction:
     """The npz of a case, not yet `checked`. Raises InputError for a missing file and for an unknown array."""
     path = prediction_file(folder, inputs.name)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; this case has no prediction") from error
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise InputError(f"{path}: cannot be read as arrays (.npz); pickled objects are never executed") from error
     known = {f.name: f for f in fields(Prediction)}
     unknown = sorted(set(arrays) - set(known))

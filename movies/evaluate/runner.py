@@ -202,7 +202,8 @@ def _in_processes(job: Job, scenes: list, workers: int) -> Iterator[tuple[str, S
     with ProcessPoolExecutor(min(workers, max(1, len(scenes))), context, _open_worker, (job, threads)) as pool:
         futures = {pool.submit(_attempt_here, scene): scene.name for scene in scenes}
         for future in as_completed(futures):
-            yield futures[future], future.result()
+            died = future.exception()  # _attempt raises nothing: the process is gone, killed for its memory perhaps
+            yield futures[future], f"its process died ({died}); fewer --workers need less" if died else future.result()
 
 
 def _open_worker(job: Job, threads: int) -> None:

@@ -67,6 +67,17 @@ def test_a_perfect_prediction_scores_perfectly(clip, models):
     assert scores.motion_size >= synthetic.MOVING
 
 
+def test_known_errors_score_what_they_are(clip, models):
+    """Pictures off by a tenth are 20 dB, depth half as deep again is wrong by a half, no motion misses all of it."""
+    splats = synthetic.predict(models[0], clip)
+    wrong = replace(splats, depth=1.5 * clip.context.depth[None], motion=torch.zeros_like(splats.motion))
+    truth = clip.target.images
+    contenders = dict.fromkeys(synthetic.pictures(clip, splats), torch.where(truth < 0.5, truth + 0.1, truth - 0.1))
+    scores = synthetic.score(clip, wrong, contenders, models[1])
+    assert scores.psnr == pytest.approx(20, abs=1e-3) and scores.psnr_moving == pytest.approx(20, abs=1e-3)
+    assert scores.absrel == pytest.approx(0.5, abs=1e-5) and scores.motion_error == scores.motion_size
+
+
 def test_report_holds_every_clip_and_its_pictures(models, tmp_path):
     report = synthetic.evaluate_models(*models, num_clips=1, folder=tmp_path)
     assert len(report.dynamic) == len(report.static) == 1

@@ -2,6 +2,8 @@
 
 import json
 import re
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 
@@ -127,6 +129,32 @@ def test_processes_give_what_one_gives(data, tmp_path):
     assert alone.pop("cost") and together.pop("cost") and alone == together
     with pytest.raises(InputError, match="workers must be at least 1"):
         runner.evaluate(protocol, spec, root, workers=0)
+
+
+def test_a_process_that_dies_takes_its_scenes_alone(data, tmp_path, monkeypatch):
+    class Broken(ThreadPoolExecutor):
+        def __init__(self, *given):
+            super().__init__(1)
+
+        def submit(self, function, scene):
+            future = Future()
+            future.set_exception(BrokenProcessPool("terminated abruptly"))
+            return future
+
+    monkeypatch.setattr(runner, "ProcessPoolExecutor", Broken)
+    protocol, root = short("tapvid3d"), root_of(data, "tapvid3d")
+    report = runner.evaluate(protocol, predict(tmp_path, protocol, root), root, workers=2)
+    assert report.json()["counts"] == {"scored": 0, "failed": 2}
+    assert report.failed["adt/video1"] == "its process died (terminated abruptly); fewer --workers need less"
+
+
+def test_answers_that_are_no_arrays_fail_their_scene(data, tmp_path):
+    protocol, root = short("tapvid3d"), root_of(data, "tapvid3d")
+    spec = predict(tmp_path, protocol, root)
+    path = tmp_path / "adt/video1.npz"
+    path.write_bytes(path.read_bytes()[:100])
+    report = runner.evaluate(protocol, spec, root)
+    assert "video1.npz: cannot be read as arrays (.npz)" in report.failed["adt/video1"] and len(report.scenes) == 1
 
 
 def test_a_defect_in_one_scene_does_not_end_the_run(data, tmp_path, monkeypatch):
