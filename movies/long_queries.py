@@ -33,7 +33,7 @@ from movies.long_video.plan import OVERLAP, Chunk, Plan, make_plan
 from movies.long_video.run import Job, bar, reconstruct_chunks, single_clips, spoken, timed
 from movies.model.weights import find_weights
 from movies.outputs import CLIP_FPS, enlarged
-from movies.query_jobs import dense_summary, fitted, reconstruct_by_queries
+from movies.query_jobs import asked_size, dense_summary, reconstruct_by_queries
 from movies.reconstruct import choose_device
 from movies.tracks import Queries
 from movies.video import false_color, write_video
@@ -51,6 +51,7 @@ def reconstruct_long_by_queries(
     chunk: int | None = None,
     overlap: int | None = None,
     loops: bool = False,
+    resolution: int | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> dict:
     """`reconstruct_by_queries` for clips of any length, all frames for None; one chunk is left to that very function.
@@ -64,28 +65,28 @@ def reconstruct_long_by_queries(
     if length > known:
         raise InputError(f"these D4RT weights read at most {known} frames together; give --chunk {known} or fewer")
     if frames is not None and frames <= length:
-        return reconstruct_by_queries(path, out, weights, frames, device)
+        return reconstruct_by_queries(path, out, weights, frames, device, resolution)
     source, place = open_frames(path, frames), choose_device(device)
     plan = make_plan(source.thumbnails(), length, min(OVERLAP, length // 2) if overlap is None else overlap, loops)
     if len(plan.chunks) == 1 and not plan.left_out:
-        return reconstruct_by_queries(path, out, weights, len(source), device)
-    first = next(chunk_clips(source, [Chunk(0, (0,))]))
-    size = fitted(first.views.size, found.config.image_size)
+        return reconstruct_by_queries(path, out, weights, len(source), device, resolution)
+    size = asked_size(next(chunk_clips(source, [Chunk(0, (0,))])), found.config, resolution)
     say(plan.described())
     file = found.file.path.stat()
     described = {"name": weights, "model": "D4RT", "bytes": file.st_size, "modified": file.st_mtime_ns}
-    networks = QueryNetworks(lambda: found.load(D4RT).to(place), size, place, {"d4rt": described})
+    networks = QueryNetworks(lambda: found.load(D4RT).to(place), size, place, {"d4rt": described}, bool(resolution))
     return reconstruct_chunks(source, plan, networks, out, say)
 
 
 @dataclass(frozen=True)
 class QueryNetworks:
-    """A D4RT in the place of both networks (`movies.long_video.run.Readers`); depth is asked for at `size`."""
+    """A D4RT in the place of both networks (`movies.long_video.run.Readers`)."""
 
     model: Callable[[], D4RT]
-    size: tuple[int, int]  # (height, width)
+    size: tuple[int, int]  # (height, width) at which pixels are asked for
     device: torch.device
     described: dict[str, dict]
+    original_patches: bool = False
 
     @property
     def resolution(self) -> int:
@@ -106,7 +107,7 @@ class QueryNetworks:
     def _read_chunk(self, job: Job, number: int, clip: Clip, model: D4RT) -> None:
         own = torch.tensor(job.chunks[number].frames)
         images, times = clip.images.to(self.device), clip.times.to(self.device)
-        reader = Reader.of(model, images)
+        reader = Reader.of(model, images, self.original_patches)
         depth, confidence = read_depth(reader, *self.size)
         cameras, (world, certain) = read_cameras(reader), read_points(reader, *self.size)
         both = (confidence * certain).sqrt()

@@ -11,6 +11,7 @@ from torch import Tensor
 from movies.camera_files import save_cameras
 from movies.clip import Clip
 from movies.clip_quality import frame_warnings
+from movies.d4rt.config import D4RTConfig
 from movies.d4rt.dense import DenseTracks, track_all
 from movies.d4rt.network import D4RT
 from movies.d4rt.reading import D4RTReading
@@ -29,20 +30,26 @@ TRACKS_ACROSS = 28  # grid tracks along the longer side of the first frame
 
 
 def reconstruct_by_queries(
-    path: str | Path, out: str | Path, weights: str = "tiny", frames: int | None = None, device: str = "auto"
+    path: str | Path,
+    out: str | Path,
+    weights: str = "tiny",
+    frames: int | None = None,
+    device: str = "auto",
+    resolution: int | None = None,
 ) -> dict:
     """Video to a folder of outputs; returns the summary. `frames` None: as many as the weights know.
 
     depth.mp4 depth.npz cameras.json tracks.npz points.ply scene.safetensors scene.html input.mp4 overview.png
-    summary.json. The world is the first camera, the unit the network's. Everything a user can get wrong raises
-    InputError before the long work begins.
+    summary.json. The world is the first camera, the unit the network's. With a `resolution` that longer side is asked
+    for, with colour patches of the original frames. Everything a user can get wrong raises InputError before the long
+    work begins.
     """
     with replacing_folder(out) as folder:
         place = choose_device(device)
         model = D4RT.from_pretrained(weights).to(place)
         clip = load_clip(path, model, frames)
-        reader, size, took = open_reader(model, clip), fitted(clip.views.size, model.config.image_size), {}
-
+        reader, size = open_reader(model, clip, resolution)
+        took = {}
         started = time.perf_counter()
         depth, confidence = read_depth(reader, *size)
         took["depth"] = time.perf_counter() - started
@@ -75,9 +82,17 @@ def load_clip(path: str | Path, model: D4RT, frames: int | None) -> Clip:
     return Clip.load(path, known if frames is None else frames)
 
 
-def open_reader(model: D4RT, clip: Clip) -> Reader:
-    device = next(model.parameters()).device
-    return Reader.of(model, clip.images.to(device))
+def open_reader(model: D4RT, clip: Clip, resolution: int | None = None) -> tuple[Reader, tuple[int, int]]:
+    """A clip's reader, and the (height, width) that it is asked at: the encoder's, or of this longer side."""
+    size = asked_size(clip, model.config, resolution)
+    return Reader.of(model, clip.images.to(next(model.parameters()).device), resolution is not None), size
+
+
+def asked_size(clip: Clip, config: D4RTConfig, resolution: int | None) -> tuple[int, int]:
+    """(height, width) of a longer side: the encoder's where none is given."""
+    if resolution is not None and resolution < 1:
+        raise InputError(f"--resolution must be at least 1, got {resolution}")
+    return fitted(clip.views.size, resolution or config.image_size)
 
 
 def fitted(size: tuple[int, int], longer: int) -> tuple[int, int]:

@@ -76,7 +76,7 @@ def track_by_queries(
     loaded = load_clip(clip, model, frames)
     window = Window(*loaded.views.size)
     queries = _queries(points, grid, grid_frame, window, len(loaded.images))
-    reader = open_reader(model, loaded)
+    reader, _ = open_reader(model, loaded)
     place = reader.tokens.features.device
     tracks = D4RTReading(reader, loaded.views.size, loaded.times.to(place)).tracks(queries.to(place))
     _write(tracks, out, video, window, loaded.images)

@@ -34,7 +34,7 @@ def reconstruct(
         clip: A video, a gif or a folder of images.
         out: Folder for scene.safetensors, cameras.json, videos, tracks.npz, masks, summary.json and overview.png.
         model: d4rt asks a query network for depth, cameras, tracks and a coloured point cloud (docs/d4rt.md); of the
-            options below it takes weights, frames, chunk, overlap, loops and device.
+            options below it takes weights, frames, chunk, overlap, loops, resolution and device.
         weights: Weights of the model: tiny (bundled), a file, or a hub id.
         camera_weights: VGGT weights, which estimate the cameras (and the unit of given ones).
         cameras: transforms.json, COLMAP, TUM, MegaSaM or ViPE (docs/conventions.md); estimated if left out.
@@ -44,7 +44,8 @@ def reconstruct(
         overlap: How many of them are shared with the next chunk (default: 5; with d4rt half a chunk at most).
         memory: A budget, as 8G: chunks get shorter where they would not fit.
         loops: Where the clip comes back to a place, close the loop.
-        resolution: Longer side that the network sees, a multiple of its patch (default: the weights' own).
+        resolution: Longer side that the network sees, a multiple of its patch (default: the weights' own); with d4rt
+            any longer side of depth and points, their colour patches cut from the original frames.
         device: Where to compute.
         dtype: bf16 halves the memory of the weights, and is faster where the processor has it.
         arrays: Keep depth, flow and motion of every pixel too, as arrays.npz (not with segments).
@@ -53,7 +54,7 @@ def reconstruct(
         if cameras is not None or memory is not None:
             raise InputError("d4rt reads cameras from its own answers, in a memory that chunks bound: leave --cameras "
                              "and --memory out, or give --chunk")  # fmt: skip
-        _by_queries(clip, out, weights, frames, device, chunk, overlap, loops)
+        _by_queries(clip, out, weights, frames, device, chunk, overlap, loops, resolution)
         return
     chunk, overlap = 13 if chunk is None else chunk, 5 if overlap is None else overlap
     frames, given = 13 if frames is None else frames, (clip, out, weights, camera_weights, cameras)
@@ -93,16 +94,18 @@ def _by_queries(
     chunk: int | None,
     overlap: int | None,
     loops: bool,
+    resolution: int | None,
 ) -> None:
     if frames is None and chunk is None:
         from movies.query_jobs import reconstruct_by_queries
 
-        summary = reconstruct_by_queries(clip, out, weights, None, device)
+        summary = reconstruct_by_queries(clip, out, weights, None, device, resolution)
     else:
         from movies.long_queries import reconstruct_long_by_queries
 
         count = None if frames == "all" else frames
-        summary = reconstruct_long_by_queries(clip, out, weights, count, device, chunk, overlap, loops, _say)
+        asked = (count, device, chunk, overlap, loops, resolution)
+        summary = reconstruct_long_by_queries(clip, out, weights, *asked, _say)
     for warning in summary["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
     print(f"{summary['frames']} frames, {summary['num_points']} points; all pixels followed by", end=" ")

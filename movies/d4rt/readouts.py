@@ -33,9 +33,10 @@ class Reader:
 
     @staticmethod
     @torch.no_grad()
-    def of(model: D4RT, video: Tensor, memory_budget: int = MEMORY_BUDGET) -> "Reader":  # [T, 3, H, W]
-        """Encode a video once."""
-        return Reader(model, model.encode(video[None]), memory_budget)
+    def of(model: D4RT, video: Tensor, original_patches: bool = False) -> "Reader":  # [T, 3, H, W]
+        """Encode a video once; queries cut their colours from the encoder's frames, or from the original ones."""
+        tokens = model.encode(video[None])
+        return Reader(model, tokens.with_frames(video[None]) if original_patches else tokens)
 
     @property
     def num_frames(self) -> int:
@@ -126,9 +127,7 @@ def decode_depth(model: D4RT, video: Tensor, configuration: int = 4, frames: Ten
     if (patches == "none") != (model.config.rgb_patch == 0):
         needs = "without" if patches == "none" else "with"
         raise InputError(f"configuration {configuration} needs a network trained {needs} colour patches (`rgb_patch`)")
-    reader = Reader.of(model, video)
-    if patches == "original":
-        reader = Reader(model, reader.tokens.with_frames(video[None]), reader.memory_budget)
+    reader = Reader.of(model, video, patches == "original")
     side = model.config.image_size
     height, width = (side, side) if output == "encoder" else tuple(video.shape[-2:])
     times = reader.frames() if frames is None else frames[:, None]

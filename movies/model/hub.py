@@ -27,6 +27,10 @@ def locate(network: str, name: str | Path) -> Path:
         return path
     if str(name).count("/") == 1 and path.suffix == "":
         return Path(download(str(name)))
+    if str(name) == "tiny":
+        raise InputError(
+            f"no weights of {network} are bundled: train some (`movies train`) and give their .safetensors"
+        )
     ours = "`tiny`, " if _bundled(network, "tiny").is_file() else ""
     raise InputError(f"no weights named {str(name)!r}: give {ours}a .safetensors file, or a hub id `owner/name`")
 

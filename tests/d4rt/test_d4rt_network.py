@@ -11,6 +11,7 @@ from movies.d4rt.config import PRESETS, D4RTConfig
 from movies.d4rt.network import D4RT
 from movies.d4rt.queries import Queries, QueryAnswers, SceneTokens, cut_patches
 from movies.errors import InputError
+from movies.model import hub
 from movies.model.weights import save_weights
 
 EXACT = 1e-6  # another order of a product's sums
@@ -150,6 +151,12 @@ def test_frames_without_patches_are_not_looked_at(model, video, queries):
     close(model.query(blind, queries), model.query(tokens, queries))
 
 
-def test_tiny_is_offered_only_where_it_is_bundled():
-    with pytest.raises(InputError, match=r"no weights named 'small': give (`tiny`, )?a .safetensors file"):
+def test_tiny_is_offered_only_where_it_is_bundled(model, tmp_path, monkeypatch):
+    bundled = tmp_path / "tiny.safetensors"
+    monkeypatch.setattr(hub, "_bundled", lambda network, name: bundled)
+    with pytest.raises(InputError, match=r"no weights named 'small': give a .safetensors file"):
         D4RT.from_pretrained("small")
+    with pytest.raises(InputError, match="no weights of D4RT are bundled: train some"):
+        D4RT.from_pretrained("tiny")
+    save_weights(model, bundled)
+    assert D4RT.from_pretrained("tiny").config == model.config

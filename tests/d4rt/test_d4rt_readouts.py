@@ -4,14 +4,16 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from small_models import CONFIG as SMALL
 from torch import Tensor, nn
 
 from movies.cameras import Cameras
+from movies.clip import Clip
 from movies.d4rt.config import D4RTConfig
 from movies.d4rt.dense import track_all
 from movies.d4rt.network import D4RT
 from movies.d4rt.queries import OUTPUTS, Queries, QueryAnswers, SceneTokens, cut_patches
-from movies.d4rt.reading import D4RTReading
+from movies.d4rt.reading import D4RTReading, MoVieSReading, Reading
 from movies.d4rt.readouts import (
     Reader,
     decode_depth,
@@ -22,8 +24,13 @@ from movies.d4rt.readouts import (
     read_tracks,
 )
 from movies.d4rt.scenes import dense_scene
+from movies.data.synthetic import synthetic_sequences
 from movies.errors import InputError
 from movies.geometry import look_at, project, rigid_inverse, transform_points
+from movies.metrics import boundary_error
+from movies.model.network import MoVieS
+from movies.model.vggt import VGGT
+from movies.reconstruct import reconstruct
 from movies.tracks import Queries as PixelQueries
 
 FOCAL = torch.tensor([0.9, 1.2, 0.5, 0.5])
@@ -82,6 +89,25 @@ def test_depth_points_and_tracks():
     own = D4RTReading(found, (6, 8), torch.linspace(0, 1, 4)).tracks(PixelQueries(source, uv))
     assert torch.allclose(own.points, world, atol=1e-4)
     assert torch.allclose(own.positions[2, 1], uv[1], atol=1e-5) and own.confidence[0, 0] == 0.5
+
+
+@pytest.mark.parametrize("network", ["movies", "d4rt"])
+def test_one_interface_over_both_models(model, network):
+    """A pixel's track, at the time of its own view, is at the depth of that pixel."""
+    images = torch.rand(3, 3, 28, 28, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    if network == "movies":
+        result = reconstruct(Clip.of_frames(images), MoVieS(SMALL).eval(), VGGT(SMALL).eval())
+        reading: Reading = MoVieSReading(result.splats)
+    else:
+        reading = D4RTReading(Reader.of(model, images), (28, 28), torch.linspace(0, 1, 3))
+    points = PixelQueries.grid(28, 28, 7, torch.arange(3))
+    depth, cameras, tracks = reading.depth(), reading.cameras(), reading.tracks(points)
+    assert depth.shape == (3, 28, 28) and len(cameras) == 3 and torch.allclose(cameras.c2w[0], torch.eye(4), atol=1e-5)
+    assert tracks.points.shape == (3, len(points), 3) and tracks.visible.dtype == torch.bool
+    own = tracks.camera_points()[points.views, torch.arange(len(points)), 2]
+    column, row = (points.positions * 28).long().unbind(-1)
+    assert torch.allclose(own, depth[points.views, row, column], rtol=1e-3, atol=1e-4)
 
 
 def test_all_pixels_of_a_still_video_are_followed_once():
@@ -148,6 +174,17 @@ def test_thin_structures_sharpen_with_original_patches(model):
     truth = 1 + video[:, 0]
     assert (fine - truth).abs().mean() < 0.01 < 0.02 < (coarse - truth).abs().mean()
     assert fine.max() > 1.99 and coarse.max() < 1.7
+
+
+@pytest.mark.parametrize("sequence", synthetic_sequences(num_sequences=2, image_size=(64, 64), num_tracks=0))
+def test_boundaries_of_synthetic_worlds_sharpen_with_original_patches(model, sequence):
+    """Worlds painted by their depth, so a stand-in that sees colours knows depth: edges lie where they do."""
+    depth = sequence.read([0, 12])[0].depth
+    truth = 1 + (depth - depth.min()) / (depth.max() - depth.min())  # [T, H, W] in [1, 2]
+    video = (truth - 1)[:, None].expand(-1, 3, -1, -1)
+    model.decoder = Edge()
+    coarse, fine = (boundary_error(decode_depth(model, video, k), truth)[0] for k in (3, 4))  # [T] pixels
+    assert (fine < 0.1).all() and (coarse > 0.3).all()
 
 
 def test_no_focal_length_is_an_error():

@@ -42,6 +42,15 @@ def test_a_video_becomes_a_folder(files, tmp_path):
     assert np.load(out / "tracks.npz")["points"].shape[0] == 6
 
 
+def test_any_resolution_is_asked_for_with_original_patches(files, tmp_path):
+    clip, weights = files
+    summary = reconstruct_by_queries(clip, tmp_path / "fine", weights, 2, resolution=24)
+    fine = np.load(tmp_path / "fine" / "depth.npz")["depth"]
+    assert fine.shape == (2, 18, 24) and summary["naive_queries"] == 2 * 2 * 18 * 24
+    with pytest.raises(InputError, match="--resolution must be at least 1, got 0"):
+        reconstruct_by_queries(clip, tmp_path / "out", weights, 2, resolution=0)
+
+
 def test_refusals(files, tmp_path, capsys):
     clip, weights = files
     with pytest.raises(InputError, match="read at most 6 frames together; give --frames 6 or fewer"):
