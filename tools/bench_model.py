@@ -7,6 +7,7 @@ of the GPU, while the part runs.
 """
 
 import argparse
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from movies.cameras import Cameras
 from movies.model.config import PRESETS, ModelConfig
 from movies.model.dpt import DPTHead
 from movies.model.embeddings import uv_embedding
-from movies.model.layers import own_precision
+from movies.model.layers import linear, own_precision
 from movies.model.network import MoVieS, Tokens
 from movies.model.weights import held_dtype
 
@@ -84,7 +85,7 @@ def decode_by_time(model: MoVieS, tokens: Tokens, times: Tensor) -> tuple[Tensor
 
 @dataclass(frozen=True)
 class Measured:
-    """A call: best wall and CPU seconds after one to warm up (busy neighbours only add), and the peak in bytes."""
+    """A call: best wall and CPU seconds (busy neighbours only add), and the peak in bytes."""
 
     seconds: float
     cpu_seconds: float
@@ -92,17 +93,17 @@ class Measured:
 
 
 def measure(function: Callable[[], object], device: str, repeats: int) -> Measured:
-    """Run once to warm up, then `repeats` times."""
+    """Run `repeats` times; a first call should have warmed up."""
     seconds, cpu_seconds = [], []
     reset_peak(device)
-    for _ in range(repeats + 1):
+    for _ in range(repeats):
         start, cpu_start = time.perf_counter(), time.process_time()
         function()
         if device == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
         cpu_seconds.append(time.process_time() - cpu_start)
-    return Measured(min(seconds[1:]), min(cpu_seconds[1:]), peak_memory(device))
+    return Measured(min(seconds), min(cpu_seconds), peak_memory(device))
 
 
 def reset_peak(device: str) -> None:
@@ -126,7 +127,7 @@ def machine_rates(device: str, dtype: torch.dtype) -> tuple[float, float]:
     """FLOPs a second of a matrix product in `dtype`, and bytes a second (read and written) of a copy."""
     size = 8192 if device == "cuda" else 1024
     a = torch.randn(size, size, device=device).to(dtype)
-    flops = 2 * size**3 / measure(lambda: a @ a, device, 5).seconds
+    flops = 2 * size**3 / measure(lambda: linear(a, a), device, 5).seconds
     source = torch.zeros(1 << 28 if device == "cuda" else 1 << 25, device=device)
     target = torch.empty_like(source)
     return flops, 2 * source.nbytes / measure(lambda: target.copy_(source), device, 5).seconds
@@ -153,10 +154,12 @@ def train_step(model: MoVieS, inputs: tuple, bf16: bool) -> None:
     model.zero_grad()
 
 
-def count_flops(function: Callable[[], object]) -> int:
-    with FlopCounterMode(display=False) as counter:
-        function()
-    return counter.get_total_flops()
+def first_call(function: Callable[[], object]) -> tuple[int, int]:
+    """FLOPs of a call, and the bytes of its results."""
+    onednn = {torch.ops.mkldnn._linear_pointwise: lambda x, w, *_, **__: 2 * math.prod(x) * w[0]}
+    with FlopCounterMode(display=False, custom_mapping=onednn) as counter:
+        result = function()
+    return counter.get_total_flops(), sum(x.nbytes for x in tensors_of(result))
 
 
 def parts(model: MoVieS, inputs: tuple[Tensor, Cameras, Tensor, Tensor]) -> dict[str, Callable[[], object]]:
@@ -215,8 +218,8 @@ def table(model: MoVieS, inputs: tuple, name: str, args: argparse.Namespace) -> 
     ]
     with torch.no_grad(), own_precision(model):
         for part, function in parts(model, inputs).items():
-            size = sum(x.nbytes for x in tensors_of(function()))
-            floor = max(count_flops(function) / flop_rate, size / byte_rate)
+            flops, size = first_call(function)
+            floor = max(flops / flop_rate, size / byte_rate)
             m = measure(function, args.device, args.repeats)
             figures = f"{m.seconds:.3f} | {m.cpu_seconds:.2f} | {floor:.3f} | {floor / m.seconds:.0%}"
             lines.append(f"| {part} | {figures} | {m.peak / 1e9:.2f} |")

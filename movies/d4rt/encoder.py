@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from movies.d4rt.config import D4RTConfig
-from movies.model.layers import Attention, Block, LayerNorm
+from movies.model.layers import Attention, Block, LayerNorm, linear
 from movies.model.vit import image_statistics
 
 
@@ -27,7 +27,7 @@ class TubeletEmbed(nn.Module):
         tubes = video.unflatten(-1, (width, patch)).unflatten(-3, (height, patch)).unflatten(1, (-1, frames))
         # [B, S, f, 3, h, p, w, p] -> [B, S, h, w, 3, f, p, p], the kernel's order
         tubes = tubes.permute(0, 1, 4, 6, 3, 2, 5, 7).flatten(4).flatten(2, 3)
-        return F.linear(tubes, self.proj.weight.flatten(1), self.proj.bias)
+        return linear(tubes, self.proj.weight.flatten(1), self.proj.bias)
 
 
 class VideoEncoder(nn.Module):

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from movies.model.config import ModelConfig
 from movies.model.embeddings import uv_embedding
-from movies.model.layers import LayerNorm
+from movies.model.layers import LayerNorm, linear
 
 HIDDEN = 32  # channels before a head's last 1x1 convolution, as published
 CHUNK_BYTES = 1 << 28  # what the full-resolution maps of one chunk of (time, frame) images may take
@@ -207,12 +207,13 @@ class DPTHead(nn.Module):
         dtype = product_dtype(conv.weight)
         with torch.autocast(x.device.type, enabled=False):
             kernel = conv.weight.flatten(1).float()  # [C_i, 2D]
-            weight = (kernel * gain[:, :, None]).flatten(1, 2).transpose(1, 2).to(dtype)  # [b, 2D, t*C_i]
+            weight = (kernel * gain[:, :, None]).flatten(1, 2).to(dtype)  # [b or 1, t*C_i, 2D]
             bias = conv.bias.float() + shift @ kernel.transpose(0, 1)  # [b, t, C_i]
             uv = uv_embedding(*grid, kernel.shape[0], aspect, torch.float32, x.device).flatten(1).transpose(0, 1)
             offset = (bias[:, None] + uv[:, None])[:, None].to(dtype)  # [b, 1, L, t, C_i]
-            y = x.flatten(1, 2).to(dtype) @ weight  # [b, v*L, t*C_i]
-            y = y.unflatten(1, x.shape[1:3]).unflatten(-1, offset.shape[-2:]) + offset  # [b, v, L, t, C_i]
+            clips = x.to(dtype).split(x.shape[0] // weight.shape[0])
+            y = torch.cat([linear(own, matrix) for own, matrix in zip(clips, weight, strict=True)])
+            y = y.unflatten(-1, offset.shape[-2:]) + offset  # [b, v, L, t, C_i]
         return y.permute(0, 3, 1, 2, 4).contiguous()
 
 

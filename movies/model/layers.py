@@ -11,6 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+ONEDNN = torch.backends.mkldnn.is_available()
+ROWS, BLOCK = 512, 1 << 22  # of an attention matrix in bf16: its rows and its elements that are made at once
+
 
 class LayerNorm(nn.LayerNorm):
     """LayerNorm that computes and answers in float32, whatever the autocast or the weights' dtype."""
@@ -19,13 +22,25 @@ class LayerNorm(nn.LayerNorm):
         return F.layer_norm(x.float(), self.normalized_shape, self.weight.float(), self.bias.float(), self.eps)
 
 
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # [..., K], [N, K], [N] -> [..., N]
+    """`F.linear`, which in float32 on CPU goes to oneDNN where no gradient is wanted.
+
+    torch sends such products to MKL, which takes twice as long on AMD's processors (tools/bench_model.py).
+    """
+    device = x.device.type
+    wanted = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    if device != "cpu" or x.dtype != torch.float32 or wanted or torch.is_autocast_enabled(device) or not ONEDNN:
+        return F.linear(x, weight, bias)
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
 class Linear(nn.Linear):
     """A linear map that computes in its input's dtype, or autocast's, whatever its weights are held in."""
 
     def forward(self, x: Tensor) -> Tensor:  # [..., inputs] -> [..., outputs]
-        if self.weight.dtype == x.dtype or torch.is_autocast_enabled(x.device.type):
+        if torch.is_autocast_enabled(x.device.type):
             return super().forward(x)
-        return F.linear(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
+        return linear(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
 
 
 class LayerScale(nn.Module):
@@ -77,18 +92,32 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:  # [N, heads, L, D], [2, L, 2, D
     return torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-2).flatten(-3)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # [N, heads, L, D] each -> [N, heads, L, D]
-    """Scaled-dot-product attention; written out where torch's own is slow.
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # [N, heads, L, D], [N, heads, K, D] twice -> as q
+    """Scaled-dot-product attention; in bf16 on CPU written out, for torch's own takes twice as long there or more.
 
-    Training in bf16 on CPU, torch's fused backward takes 2 to 5 times as long as plain products (71 to 1,374 tokens);
-    the matrix of weights that it avoids is small there.
+    With gradients the whole matrix of weights is made, while it is small, without them blocks that stay in the cache.
     """
-    short = q.shape[-2] <= 2048 and q.device.type == "cpu" and q.dtype == torch.bfloat16
-    if not (short and torch.is_grad_enabled()):
+    wanted = torch.is_grad_enabled()
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or (wanted and q.shape[-2] > 2048):
         return F.scaled_dot_product_attention(q, k, v)
     with torch.autocast("cpu", enabled=False):
-        weights = torch.softmax((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2), dim=-1)
-        return weights @ v
+        q = q * q.shape[-1] ** -0.5
+        return weigh(q, k, v) if wanted else attend_in_blocks(q, k, v)
+
+
+def weigh(q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # [..., L, D], [..., K, D] twice -> [..., L, D]
+    return torch.softmax(q @ k.transpose(-1, -2), dim=-1) @ v
+
+
+def attend_in_blocks(q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # [N, heads, L, D], [N, heads, K, D] twice -> as q
+    """`weigh` for some heads and up to ROWS queries at a time, about BLOCK weights."""
+    out = q.new_empty(q.shape)
+    heads = max(1, BLOCK // max(1, min(ROWS, q.shape[-2]) * k.shape[-2]))
+    parts = [x.flatten(0, 1).split(heads) for x in (q, k, v, out)]
+    for block_q, block_k, block_v, block_out in zip(*parts, strict=True):  # [heads, L or K, D]
+        for rows, answer in zip(block_q.split(ROWS, dim=1), block_out.split(ROWS, dim=1), strict=True):
+            answer.copy_(weigh(rows, block_k, block_v))
+    return out
 
 
 class Attention(nn.Module):
@@ -152,7 +181,7 @@ def patch_linear(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:  # [N,
     patch = weight.shape[-1]
     height, width = images.shape[-2] // patch, images.shape[-1] // patch
     patches = images.unflatten(-1, (width, patch)).unflatten(-3, (height, patch))  # [N, C, h, p, w, p]
-    return F.linear(patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2), weight.flatten(1), bias)
+    return linear(patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2), weight.flatten(1), bias)
 
 
 def own_precision(module: nn.Module) -> torch.autocast:

@@ -1,26 +1,27 @@
 """A weights file as a table: what it is, what of it a network takes, and how large its parts are."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
 
 from movies.errors import InputError
+from movies.model.config import ModelConfig
 from movies.model.network import MoVieS
 from movies.model.vggt import VGGT
 from movies.model.weights import LoadReport, Pretrained, compare, describe, part_of, recognise, save_weights
 from movies.model.weights_file import Entry
 
-NETWORKS = {"MoVieS": MoVieS, "VGGT": VGGT}
+NETWORKS = {"MoVieS": (ModelConfig, MoVieS), "VGGT": (ModelConfig, VGGT)}
 COLUMNS = ("part", "keys", "matched", "missing", "unexpected", "mismatched", "unused", "parameters", "dtype", "bytes")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SHOWN = 8  # keys named in full below the table, of each kind
 
 
-def inspect_weights(path: str | Path) -> str:
-    """The table of a weights file of either network; only the header is read. Raises InputError for other files."""
-    found = recognise(path)
-    report = compare(found.shapes(), found.empty(NETWORKS[found.network]), found.source)
+def inspect_weights(path: str | Path, networks: Mapping[str, tuple[type, type]] = NETWORKS) -> str:
+    """The table of a weights file of one of `networks`; only the header is read. Raises InputError for other files."""
+    found = recognise(path, _configs(networks))
+    report = compare(found.shapes(), found.empty(networks[found.network][1]), found.source)
     kind = f"our own file, {describe(found.entries())}" if found.source == "own" else f"{describe(found.file.entries)}"
     lines = [f"{path}: {kind}, recognised by its {'metadata' if found.source == 'own' else 'keys'}"]
     lines += _aligned([COLUMNS, *_rows(report, found.entries())])
@@ -30,18 +31,24 @@ def inspect_weights(path: str | Path) -> str:
     return "\n".join([*lines, _verdict(found, report)])
 
 
-def convert_weights(path: str | Path, out: str | Path, dtype: str = "fp32") -> str:
+def convert_weights(
+    path: str | Path, out: str | Path, dtype: str = "fp32", networks: Mapping[str, tuple[type, type]] = NETWORKS
+) -> str:
     """Write the file as our own, config in the metadata and tensors in `dtype`; returns what was done.
 
     Raises InputError for files that do not fill their network, and for an `out` that is not named .safetensors.
     """
     if Path(out).suffix != ".safetensors":
         raise InputError(f"{out}: weights are written as .safetensors; name it so")
-    found = recognise(path)
-    model = found.load(NETWORKS[found.network], DTYPES[dtype])
+    found = recognise(path, _configs(networks))
+    model = found.load(networks[found.network][1], DTYPES[dtype])
     save_weights(model, out, DTYPES[dtype])
     size = Path(out).stat().st_size
     return f"wrote {out}: {found.network}, {sum(p.numel() for p in model.parameters()):,} parameters, {size:,} bytes"
+
+
+def _configs(networks: Mapping[str, tuple[type, type]]) -> dict[str, type]:
+    return {name: config for name, (config, _) in networks.items()}
 
 
 def _rows(report: LoadReport, entries: dict[str, Entry]) -> list[tuple[str, ...]]:
@@ -83,4 +90,5 @@ def _verdict(found: Pretrained, report: LoadReport) -> str:
     if report.missing or report.mismatched:
         return f"does not fill {found.network}: it would be refused"
     times = ", times rounded to bf16" if found.round_times else ""
-    return f"fills {found.network}{' of the static stage' if found.config.static else ''}{times}"
+    static = " of the static stage" if getattr(found.config, "static", False) else ""
+    return f"fills {found.network}{static}{times}"

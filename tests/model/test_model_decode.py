@@ -27,6 +27,7 @@ B, V, T, H, W = 2, 3, 4, 28, 42
 @pytest.fixture
 def model(generator) -> MoVieS:
     """Small, with every parameter random, so that nothing hides behind a zero."""
+    torch.manual_seed(0)
     model = MoVieS(SMALL)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -107,7 +108,7 @@ def test_checkpointing_keeps_values_and_gradients(model, inputs, monkeypatch):
         sum(x.square().mean() for x in maps(model, inputs)).backward()
         grads.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
     for a, b in zip(*grads, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+        assert (a - b).norm() <= 1e-5 * b.norm() + 1e-7
 
 
 def test_geometry_stays_float32_under_autocast(model, inputs):
