@@ -17,7 +17,7 @@ def weights_inspect(path: Positional[File]) -> None:
     """
     from movies.model.weights_table import inspect_weights
 
-    print(inspect_weights(path))
+    print(inspect_weights(path, _networks()))
 
 
 def weights_convert(
@@ -30,13 +30,22 @@ def weights_convert(
     Example: movies weights convert movies_ckpt.safetensors movies.safetensors --dtype bf16
 
     Args:
-        path: A published or own .safetensors or .pt file, of either network.
+        path: A published or own .safetensors or .pt file, of any network.
         out: The .safetensors file to write.
         dtype: In what to store; in bf16 only the weights of products and convolutions.
     """
     from movies.model.weights_table import convert_weights
 
-    print(convert_weights(path, out, dtype))
+    print(convert_weights(path, out, dtype, _networks()))
+
+
+def _networks() -> dict[str, tuple[type, type]]:
+    """Configs and classes of all networks by name."""
+    from movies.d4rt.config import D4RTConfig
+    from movies.d4rt.network import D4RT
+    from movies.model.weights_table import NETWORKS
+
+    return NETWORKS | {"D4RT": (D4RTConfig, D4RT)}
 
 
 def doctor() -> None:

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from movies import VGGT, ModelConfig, MoVieS
+from movies.cli import main
 from movies.d4rt.config import PRESETS, D4RTConfig
 from movies.d4rt.network import D4RT
 from movies.d4rt.queries import Queries, QueryAnswers, SceneTokens, cut_patches
@@ -149,6 +150,15 @@ def test_frames_without_patches_are_not_looked_at(model, video, queries):
     tokens = model.encode(video)
     blind = SceneTokens(tokens.features, torch.zeros_like(tokens.frames))
     close(model.query(blind, queries), model.query(tokens, queries))
+
+
+def test_commands_know_weights_of_d4rt(model, tmp_path, capsys):
+    save_weights(model, tmp_path / "d4rt.safetensors")
+    assert main(["weights", "inspect", str(tmp_path / "d4rt.safetensors")]) == 0
+    assert "fills D4RT" in capsys.readouterr().out
+    half = str(tmp_path / "half.safetensors")
+    assert main(["weights", "convert", str(tmp_path / "d4rt.safetensors"), half, "--dtype", "fp16"]) == 0
+    assert D4RT.from_pretrained(half).config == model.config
 
 
 def test_tiny_is_offered_only_where_it_is_bundled(model, tmp_path, monkeypatch):
