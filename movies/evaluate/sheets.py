@@ -15,11 +15,10 @@ def write_sheet(path: Path, case: Case, prediction: Prediction) -> None:
     size = case.context.size
     rows = {"input": case.context.images}
     if prediction.has("images"):
-        error = (prediction.images - case.target.images).abs().mean(dim=1)  # [T, H, W]
         rows |= {"target": case.target.images, "rendered": prediction.images}
-        rows["error"] = false_color(error, error >= 0)
+        rows["error"] = error_pictures(prediction.images, case.target.images)
     if prediction.has("depth"):
-        rows["depth"] = _depth(prediction.depth)
+        rows["depth"] = depth_pictures(prediction.depth)
     if case.context.depth_mask.any():
         rows["true depth"] = false_color(case.context.depth, case.context.depth_mask, logarithmic=True)
     if prediction.has("moving"):
@@ -28,5 +27,12 @@ def write_sheet(path: Path, case: Case, prediction: Prediction) -> None:
     write_image(path, contact_sheet(rows))
 
 
-def _depth(depth: Tensor) -> Tensor:  # [V, h, w] -> [V, 3, h, w]
+def error_pictures(images: Tensor, truth: Tensor) -> Tensor:  # [T, 3, H, W] each -> the same
+    """Mean difference of the channels in colours."""
+    error = (images - truth).abs().mean(dim=1)  # [T, H, W]
+    return false_color(error, error >= 0)
+
+
+def depth_pictures(depth: Tensor) -> Tensor:  # [V, h, w] -> [V, 3, h, w]
+    """Depth in colours, logarithmic; black where it is not positive."""
     return false_color(depth.clamp(min=1e-6), depth > 0, logarithmic=True)

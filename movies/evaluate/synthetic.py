@@ -19,6 +19,7 @@ from movies.clip import Clip, Tracks, Views
 from movies.data.synthetic import SyntheticSequence, synthetic_sequences
 from movies.data.synthetic_render import Rendered
 from movies.data.transforms import normalized
+from movies.evaluate.sheets import depth_pictures, error_pictures
 from movies.files import replacing_file
 from movies.gaussians import Gaussians
 from movies.geometry import rigid_inverse, transform_points
@@ -280,5 +281,7 @@ def score_sequence(
     if picture:
         rows = {"context": clip.context.images, "target": clip.target.images}
         rows |= {f"rendered{name}": images for name, images in contenders.items()}
+        rows["error"] = error_pictures(contenders[""], clip.target.images)
+        rows |= {"depth": depth_pictures(splats.depth[0]), "true depth": depth_pictures(clip.context.depth)}
         write_image(picture, contact_sheet(rows))
     return score(clip, splats, contenders, vggt)
