@@ -1,7 +1,7 @@
 """Tracks drawn on pictures: a dot where a point is seen, and behind it the way that it came."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -11,18 +11,18 @@ from movies.tracks import PointTracks
 TAIL = 6  # times that the way goes back
 
 
-def draw_tracks(images: Tensor, tracks: PointTracks) -> Iterator[Tensor]:  # [T, 3, H, W] -> [3, H, W] each
+def draw_tracks(images: Iterable[Tensor], tracks: PointTracks) -> Iterator[Tensor]:  # [3, H, W] -> [3, H, W] each
     """The tracks on the pictures of their times; the colour tells where in its frame a point started."""
-    height, width = images.shape[-2:]
-    pixels = tracks.positions.cpu() * torch.tensor([width, height])  # [T, P, 2]
-    visible, colors = tracks.visible.cpu(), _colors(tracks.queries.positions.cpu())
-    radius = max(1, round(max(height, width) / 200))
+    positions, visible = tracks.positions.cpu(), tracks.visible.cpu()
+    colors = _colors(tracks.queries.positions.cpu())
     for t, image in enumerate(images):
-        canvas = image.clone()
+        canvas, (height, width) = image.clone(), image.shape[-2:]
+        size = torch.tensor([width, height])
+        radius = max(1, round(max(height, width) / 200))
         for s in range(max(0, t - TAIL), t):
             kept = visible[s] & visible[s + 1] & visible[t]
-            _stamp(canvas, _between(pixels[s, kept], pixels[s + 1, kept]), 0.7 * colors[kept], 0)
-        _stamp(canvas, pixels[t, visible[t]][None], colors[visible[t]], radius)
+            _stamp(canvas, _between(positions[s, kept] * size, positions[s + 1, kept] * size), 0.7 * colors[kept], 0)
+        _stamp(canvas, (positions[t, visible[t]] * size)[None], colors[visible[t]], radius)
         yield canvas
 
 

@@ -20,7 +20,7 @@ from movies.d4rt.config import D4RTConfig
 from movies.d4rt.dense import track_all
 from movies.d4rt.network import D4RT
 from movies.d4rt.reading import D4RTReading
-from movies.d4rt.readouts import Reader, read_cameras, read_depth, read_points
+from movies.d4rt.readouts import Reader, read_depth, read_points
 from movies.d4rt.scenes import dense_scene
 from movies.errors import InputError
 from movies.export.points import write_points
@@ -29,9 +29,9 @@ from movies.long_scene import LongScene
 from movies.long_video.carry import ChunkTracks, free_pixels
 from movies.long_video.chunks import Geometry, load_tensors, save_tensors, shared
 from movies.long_video.frames import Frames, chunk_clips, open_frames
-from movies.long_video.plan import OVERLAP, Chunk, Plan, make_plan
-from movies.long_video.run import Job, bar, reconstruct_chunks, single_clips, spoken, timed
-from movies.model.weights import find_weights
+from movies.long_video.plan import OVERLAP, Plan, make_plan
+from movies.long_video.run import Job, Readers, bar, reconstruct_chunks, single_clips, spoken, timed
+from movies.model.weights import Pretrained, find_weights
 from movies.outputs import CLIP_FPS, enlarged
 from movies.query_jobs import asked_size, dense_summary, reconstruct_by_queries
 from movies.reconstruct import choose_device
@@ -66,21 +66,37 @@ def reconstruct_long_by_queries(
         raise InputError(f"these D4RT weights read at most {known} frames together; give --chunk {known} or fewer")
     if frames is not None and frames <= length:
         return reconstruct_by_queries(path, out, weights, frames, device, resolution)
-    source, place = open_frames(path, frames), choose_device(device)
-    plan = make_plan(source.thumbnails(), length, min(OVERLAP, length // 2) if overlap is None else overlap, loops)
+    source = open_frames(path, frames)
+    plan = query_plan(source, length, overlap, loops)
     if len(plan.chunks) == 1 and not plan.left_out:
         return reconstruct_by_queries(path, out, weights, len(source), device, resolution)
-    size = asked_size(next(chunk_clips(source, [Chunk(0, (0,))])), found.config, resolution)
     say(plan.described())
-    file = found.file.path.stat()
-    described = {"name": weights, "model": "D4RT", "bytes": file.st_size, "modified": file.st_mtime_ns}
-    networks = QueryNetworks(lambda: found.load(D4RT).to(place), size, place, {"d4rt": described}, bool(resolution))
+    networks = open_networks(found, weights, source, device, resolution)
     return reconstruct_chunks(source, plan, networks, out, say)
 
 
+def query_plan(source: Frames, length: int, overlap: int | None = None, loops: bool = False) -> Plan:
+    return make_plan(source.thumbnails(), length, min(OVERLAP, length // 2) if overlap is None else overlap, loops)
+
+
+def image_shape(source: Frames) -> tuple[int, int]:
+    """(height, width) of a clip's frames."""
+    return tuple(next(source.stream([0])).shape[-2:])
+
+
+def open_networks(
+    found: Pretrained, name: str, source: Frames, device: str, resolution: int | None = None
+) -> "QueryNetworks":
+    """Weights for the chunks of a clip, read when they are needed."""
+    place, file = choose_device(device), found.file.path.stat()
+    size = asked_size(image_shape(source), found.config, resolution)
+    described = {"name": name, "model": "D4RT", "bytes": file.st_size, "modified": file.st_mtime_ns}
+    return QueryNetworks(lambda: found.load(D4RT).to(place), size, place, {"d4rt": described}, bool(resolution))
+
+
 @dataclass(frozen=True)
-class QueryNetworks:
-    """A D4RT in the place of both networks (`movies.long_video.run.Readers`)."""
+class QueryNetworks(Readers):
+    """A D4RT in the place of both networks."""
 
     model: Callable[[], D4RT]
     size: tuple[int, int]  # (height, width) at which pixels are asked for
@@ -104,19 +120,28 @@ class QueryNetworks:
                 if number == pending[0]:
                     say(f"about {spoken((time.perf_counter() - started) * len(pending))} for the queries")
 
+    def reading(self, clip: Clip, model: D4RT) -> D4RTReading:
+        """A chunk encoded."""
+        reader = Reader.of(model, clip.images.to(self.device), self.original_patches)
+        return D4RTReading(reader, self.size, clip.times.to(self.device))
+
+    def geometry(self, reading: D4RTReading, own: Tensor) -> Geometry:  # [V] frames
+        """Depth, points and cameras as a joint asks for them."""
+        depth, confidence = read_depth(reading.reader, *self.size)
+        world, certain = read_points(reading.reader, *self.size)
+        maps = (depth, (confidence * certain).sqrt(), reading.cameras(), world)
+        return Geometry(own, *(x.to("cpu") for x in maps))
+
     def _read_chunk(self, job: Job, number: int, clip: Clip, model: D4RT) -> None:
-        own = torch.tensor(job.chunks[number].frames)
-        images, times = clip.images.to(self.device), clip.times.to(self.device)
-        reader = Reader.of(model, images, self.original_patches)
-        depth, confidence = read_depth(reader, *self.size)
-        cameras, (world, certain) = read_cameras(reader), read_points(reader, *self.size)
-        both = (confidence * certain).sqrt()
-        Geometry(own, depth, both, cameras.to("cpu"), world).save(job.path("geometry", number))
+        own, reading = torch.tensor(job.chunks[number].frames), self.reading(clip, model)
+        geometry = self.geometry(reading, own)
+        geometry.save(job.path("geometry", number))
         before = ChunkTracks.load(job.path("tracks", number - 1)) if job.continues(number) else None
-        follow(D4RTReading(reader, self.size, times), own, before).save(job.path("tracks", number))
-        dense = track_all(reader, *self.size)
+        follow(reading, own, before).save(job.path("tracks", number))
+        dense = track_all(reading.reader, *self.size)
         save_tensors(job.path("asked", number), counts=dense.counts())
-        dense_scene(dense, cameras, times, images, self.size).to("cpu").save(job.path("scene", number))
+        cameras, images = geometry.cameras.to(self.device), clip.images.to(self.device)
+        dense_scene(dense, cameras, reading.times, images, self.size).to("cpu").save(job.path("scene", number))
 
     def show(self, job: Job, plan: Plan, frames: Frames, placed: list[Similarity], scene: LongScene) -> dict:
         """input.mp4, depth.mp4, depth.npz and points.ply of all frames, of which one chunk's are in memory."""

@@ -84,15 +84,15 @@ def load_clip(path: str | Path, model: D4RT, frames: int | None) -> Clip:
 
 def open_reader(model: D4RT, clip: Clip, resolution: int | None = None) -> tuple[Reader, tuple[int, int]]:
     """A clip's reader, and the (height, width) that it is asked at: the encoder's, or of this longer side."""
-    size = asked_size(clip, model.config, resolution)
+    size = asked_size(clip.views.size, model.config, resolution)
     return Reader.of(model, clip.images.to(next(model.parameters()).device), resolution is not None), size
 
 
-def asked_size(clip: Clip, config: D4RTConfig, resolution: int | None) -> tuple[int, int]:
-    """(height, width) of a longer side: the encoder's where none is given."""
+def asked_size(frame: tuple[int, int], config: D4RTConfig, resolution: int | None) -> tuple[int, int]:
+    """A frame's (height, width) at this longer side, the encoder's where none is given."""
     if resolution is not None and resolution < 1:
         raise InputError(f"--resolution must be at least 1, got {resolution}")
-    return fitted(clip.views.size, resolution or config.image_size)
+    return fitted(frame, resolution or config.image_size)
 
 
 def fitted(size: tuple[int, int], longer: int) -> tuple[int, int]:

@@ -1,16 +1,23 @@
 """The job of `movies track`: pixels of a stored scene or of a clip, followed to all times, into a file and a video."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from movies.d4rt.config import D4RTConfig
 from movies.d4rt.network import D4RT
 from movies.d4rt.reading import D4RTReading
 from movies.drawing import draw_tracks
 from movies.errors import InputError
 from movies.jobs import prepared, reconstructed
+from movies.long_queries import image_shape, open_networks, query_plan
+from movies.long_tracks import follow_through
+from movies.long_video.frames import open_frames
+from movies.model.weights import find_weights
 from movies.motion import follow_scene, observed
 from movies.novel_views import render_path, scene_size
 from movies.outputs import CLIP_FPS, SCENE, enlarged, track
@@ -67,26 +74,40 @@ def track_by_queries(
     grid_frame: int = 0,
     video: str | Path | None = None,
     weights: str = "tiny",
-    frames: int | None = None,
+    frames: int | Literal["all"] | None = None,
     device: str = "auto",
 ) -> PointTracks:
-    """`track_file` of a clip by D4RT, which is asked for the points alone; `frames` None: as many as it knows."""
+    """`track_file` of a clip by D4RT, which is asked for the points alone; `frames` None: as many as it knows.
+
+    More are followed through chunks that share frames, in the memory of one; where nothing is known they are NaN.
+    """
     _check_request(points, grid, out, video)
-    model = D4RT.from_pretrained(weights).to(choose_device(device))
-    loaded = load_clip(clip, model, frames)
-    window = Window(*loaded.views.size)
-    queries = _queries(points, grid, grid_frame, window, len(loaded.images))
-    reader, _ = open_reader(model, loaded)
-    place = reader.tokens.features.device
-    tracks = D4RTReading(reader, loaded.views.size, loaded.times.to(place)).tracks(queries.to(place))
-    _write(tracks, out, video, window, loaded.images)
+    found = find_weights("D4RT", weights, {"D4RT": D4RTConfig})
+    if frames is None or (frames != "all" and frames <= found.config.num_frames):
+        model = found.load(D4RT).to(choose_device(device))
+        loaded = load_clip(clip, model, frames)
+        images, window = loaded.images, Window(*loaded.views.size)
+        queries = _queries(points, grid, grid_frame, window, len(images))
+        reader, size = open_reader(model, loaded)
+        place = reader.tokens.features.device
+        tracks = D4RTReading(reader, size, loaded.times.to(place)).tracks(queries.to(place))
+    else:
+        source = open_frames(clip, None if frames == "all" else frames)
+        images = source.stream(list(range(len(source))))
+        window = Window(*image_shape(source))
+        queries = _queries(points, grid, grid_frame, window, len(source))
+        networks = open_networks(found, weights, source, device)
+        tracks = follow_through(source, query_plan(source, found.config.num_frames), networks, queries)
+    _write(tracks, out, video, window, images)
     return tracks
 
 
-def _write(tracks: PointTracks, out: str | Path, video: str | Path | None, window: Window, images: Tensor) -> None:
+def _write(
+    tracks: PointTracks, out: str | Path, video: str | Path | None, window: Window, images: Iterable[Tensor]
+) -> None:  # [3, H, W] each
     tracks.save(out, window)
     if video is not None:
-        write_video(video, draw_tracks(enlarged(images), tracks), CLIP_FPS)
+        write_video(video, draw_tracks((enlarged(image[None])[0] for image in images), tracks), CLIP_FPS)
 
 
 def _check_request(points: tuple[str, ...], grid: int | None, out: str | Path, video: str | Path | None) -> None:

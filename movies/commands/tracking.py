@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from movies.commands.arguments import File, OptionalFile, Weights
+from movies.errors import InputError
 
 
 def track(
@@ -18,7 +19,7 @@ def track(
     weights: Weights = "tiny",
     camera_weights: Weights = "tiny",
     cameras: OptionalFile = None,
-    frames: int | None = None,
+    frames: int | Literal["all"] | None = None,
     resolution: int | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> None:
@@ -39,7 +40,8 @@ def track(
         weights: Weights of the model.
         camera_weights: VGGT weights.
         cameras: Cameras of the clip, as for `movies reconstruct`.
-        frames: How many frames are read, evenly over the clip (default: 13; with d4rt as many as its weights know).
+        frames: How many frames are read, evenly over the clip (default: 13; with d4rt as many as its weights know, and
+            more, or all, in chunks).
         resolution: Longer side that the network sees.
         device: Where to compute.
     """
@@ -49,6 +51,8 @@ def track(
     if model == "d4rt":
         tracks = track_by_queries(*asked, weights, frames, device)
     else:
+        if frames == "all":
+            raise InputError("--frames all is for --model d4rt; reconstruct --frames all leaves tracks of movies")
         count = 13 if frames is None else frames
         tracks = track_file(*asked, weights, camera_weights, cameras, count, resolution, device)
     seen = float(tracks.visible.float().mean())

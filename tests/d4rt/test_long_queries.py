@@ -16,11 +16,13 @@ from movies.data.walk_oracle import Errors, WalkOracle
 from movies.errors import InputError
 from movies.long_queries import QueryNetworks, found_again, reconstruct_long_by_queries
 from movies.long_scene import LongScene
+from movies.long_tracks import follow_through
 from movies.long_video.carry import ChunkTracks, join_tracks
 from movies.long_video.plan import make_plan
 from movies.long_video.run import JOB, reconstruct_chunks
 from movies.metrics import trajectory_error
 from movies.model.weights import save_weights
+from movies.tracks import Queries
 from movies.video import write_video
 
 SIZE = (28, 28)
@@ -113,6 +115,25 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path, monkeypatch):
     assert [joint["fault"] for joint in summary["joints"]] == [""] and len(calls) == 2 + 1
 
 
+def test_points_are_followed_through_chunks_in_both_directions():
+    """Points that stand still and are asked for in the middle stay where they are for as long as they are seen."""
+    walk = Walk(4, 40, SIZE)
+    oracle = WalkOracle(walk, Errors(scale=0.1, turn=0.0, way=0.0, depth=0.0))
+    networks = QueryNetworks(lambda: QueryOracle(oracle), SIZE, torch.device("cpu"), {})
+    asked = Queries.grid(*SIZE, 4, torch.tensor([20]))
+    plan = make_plan(oracle.thumbnails(), 16, 6)
+    assert len(plan.chunks) == 4
+    tracks = follow_through(oracle, plan, networks, asked)
+    seen, own = tracks.points.isfinite().all(dim=-1), torch.arange(len(asked))
+    assert seen[20].all() and tracks.visible[20].float().mean() > 0.9
+    lengths = seen.sum(dim=0)
+    assert lengths.max() > 20 and seen[:12].any() and seen[30:].any()
+    assert torch.allclose(tracks.positions[20], asked.positions, atol=1e-4)
+    way = (tracks.points - tracks.points[20, own]).norm(dim=-1)[seen]
+    assert way.median() < 0.01 and way.quantile(0.9) < 0.05  # of a way of 1.2
+    assert trajectory_error(tracks.cameras.c2w, walk.cameras.c2w) < 0.005
+
+
 @pytest.fixture
 def files(model, tmp_path) -> tuple[str, str]:
     """A video of 14 frames of 32x24, and weights that know 6."""
@@ -135,6 +156,18 @@ def test_the_command_takes_all_frames(files, tmp_path, capsys):
     assert len(load_cameras(out / "cameras.json")) == summary["frames"] == 14
     assert summary["naive_queries"] == 3 * 6 * 6 * 12 * 16 and summary["dense_seconds"] > 0
     assert len(LongScene.load(out).segments) == 3
+
+
+def test_track_takes_all_frames(files, tmp_path, capsys):
+    clip, weights = files
+    given = ["track", clip, "--frames", "all", "--out", str(tmp_path / "tracks.npz"), "--points", "10,12,9"]
+    video = ["--video", str(tmp_path / "tracks.mp4")]
+    assert main([*given, *video, "--model", "d4rt", "--weights", weights]) == 0
+    with np.load(tmp_path / "tracks.npz") as tracks:
+        assert tracks["points"].shape == (14, 1, 3) and tracks["queries_xyt"].tolist() == [[10, 12, 9]]
+        assert np.isfinite(tracks["points"][9]).all() and np.isfinite(tracks["positions"]).all()
+    assert (tmp_path / "tracks.mp4").stat().st_size > 0
+    assert main(given) == 2 and "is for --model d4rt" in capsys.readouterr().err
 
 
 def test_what_fits_one_chunk_goes_the_ordinary_way(files, tmp_path):
