@@ -5,14 +5,17 @@ from dataclasses import asdict, dataclass, fields
 
 from movies.errors import InputError
 
+MAY_BE_ZERO = ("rgb_patch", "rotary", "stem_depth")
+
 
 @dataclass(frozen=True)
 class D4RTConfig:
     """Sizes of D4RT; the defaults are the paper's (ViT-g, 48 frames of 256x256).
 
     `num_frames` is how many frames the position and time tables know, `tubelet` how many of them one token spans.
-    `rgb_patch` is the side of the colour patch that a query carries, 0 for none. Raises InputError for sizes that
-    contradict each other.
+    `rgb_patch` is the side of the colour patch that a query carries, 0 for none. The encoder's blocks are VideoMAE's;
+    with `rotary` they are those of VGGT's backbone, after `stem_depth` blocks of an image encoder. Raises InputError
+    for sizes that contradict each other.
     """
 
     image_size: int = 256
@@ -27,16 +30,19 @@ class D4RTConfig:
     decoder_depth: int = 8
     decoder_heads: int = 19
     rgb_patch: int = 9
+    rotary: bool = False
+    stem_depth: int = 0
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if value < (0 if field.name == "rgb_patch" else 1):
+            if value < (0 if field.name in MAY_BE_ZERO else 1):
                 raise InputError(f"D4RTConfig.{field.name} must be positive, got {value}")
         rules = (
             ("image_size", self.image_size, "patch_size", self.patch_size),
             ("num_frames", self.num_frames, "tubelet", self.tubelet),
             ("embed_dim", self.embed_dim, "2 * num_heads", 2 * self.num_heads),
+            ("embed_dim", self.embed_dim, "4 * num_heads, where rotary", 4 * self.num_heads if self.rotary else 1),
             ("decoder_dim", self.decoder_dim, "2 * decoder_heads", 2 * self.decoder_heads),
         )
         for name, value, divisor_name, divisor in rules:
@@ -77,6 +83,9 @@ PRESETS = {
         image_size=56,
         patch_size=7,
         num_frames=8,
+        tubelet=1,  # as the VGGT that it starts from
+        rotary=True,
+        stem_depth=1,
         embed_dim=192,
         depth=8,
         num_heads=6,

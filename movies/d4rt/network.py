@@ -16,6 +16,9 @@ from movies.model.weights import find_weights
 from movies.shapes import check_shape
 
 MEMORY_BUDGET = 1 << 28  # bytes that the activations of one chunk of queries may take
+# On CPU a product's rounding depends on its number of rows: in chunks of one size an answer is the same to the last bit
+# in any company. More at once is not faster.
+BLOCK = 512
 
 
 class D4RT(nn.Module):
@@ -63,19 +66,22 @@ class D4RT(nn.Module):
         """
         check_shape("queries.uv", queries.uv, (len(tokens.features), None, 2))
         queries.check(tokens.num_frames)
-        chunk = self.chunk_size(len(tokens.features), memory_budget)
+        count, chunk = len(queries), self.chunk_size(len(tokens.features), memory_budget)
+        on_cpu = queries.uv.device.type == "cpu"  # there the last chunk is filled up
         with own_precision(self):
             memory = self.decoder.remember(tokens.features)
             raw = queries.uv.new_empty(*queries.uv.shape[:2], OUTPUTS)  # parts kept apart would leave holes in memory
-            for i in range(0, len(queries), chunk):
-                raw[:, i : i + chunk] = self.decoder(queries[i : i + chunk], tokens, memory)
+            for start in range(0, count, chunk):
+                index = torch.arange(start, start + chunk if on_cpu else min(start + chunk, count)).clamp(max=count - 1)
+                raw[:, start : start + chunk] = self.decoder(queries[index], tokens, memory)[:, : count - start]
         return QueryAnswers.from_raw(raw, queries.uv)
 
     def chunk_size(self, num_batch: int, memory_budget: int) -> int:
         """How many queries of each video fit the budget: a few floats for every channel and colour of a query."""
         config = self.config
         floats = 14 * config.decoder_dim + 12 * (config.rgb_patch + 1) ** 2
-        return max(1, memory_budget // (4 * floats * num_batch))
+        fitting = max(1, memory_budget // (4 * floats * num_batch))
+        return min(fitting, BLOCK) if next(self.parameters()).device.type == "cpu" else fitting
 
     def forward(self, video: Tensor, aspect: Tensor, queries: Queries) -> QueryAnswers:
         """`encode` and `query` in one, unchecked and unchunked: what training calls."""

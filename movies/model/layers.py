@@ -38,8 +38,8 @@ class Linear(nn.Linear):
     """A linear map that computes in its input's dtype, or autocast's, whatever its weights are held in."""
 
     def forward(self, x: Tensor) -> Tensor:  # [..., inputs] -> [..., outputs]
-        if torch.is_autocast_enabled(x.device.type):
-            return super().forward(x)
+        if self.weight.dtype == x.dtype or torch.is_autocast_enabled(x.device.type):
+            return linear(x, self.weight, self.bias)
         return linear(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from movies.d4rt.config import D4RTConfig
+from movies.d4rt.from_vggt import load_vggt
 from movies.d4rt.network import D4RT
 from movies.d4rt.videomae import load_videomae
 from movies.data.manifest import Manifest
@@ -50,12 +51,19 @@ def load_network(path: Path) -> nn.Module:
 
 
 def start_d4rt(stage: Stage, path: Path) -> D4RT:
-    """Of an earlier stage, or with the encoder of a VideoMAE. Raises InputError for weights of another size."""
+    """Of an earlier stage, or with the encoder of a VideoMAE or the trunk of a VGGT.
+
+    Raises InputError for weights of another size.
+    """
     if not read_metadata(path).get("model"):
         model = stage.build()
         load_videomae(model.encoder, path)
         return model
     model = load_network(path)
+    if isinstance(model, VGGT):
+        fresh = stage.build()
+        load_vggt(fresh.encoder, resize_patch(model, fresh.config.patch_size))
+        return fresh
     if model.config != stage.model_config_():
         raise InputError(
             f"{path}: these weights are {model.config}, `model` of stage {stage.name} is {stage.model_config_()}"

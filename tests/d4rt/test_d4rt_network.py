@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from movies import VGGT, ModelConfig, MoVieS
 from movies.cli import main
+from movies.d4rt import network
 from movies.d4rt.config import PRESETS, D4RTConfig
 from movies.d4rt.network import D4RT
 from movies.d4rt.queries import Queries, QueryAnswers, SceneTokens, cut_patches
@@ -23,19 +24,32 @@ def close(a: QueryAnswers, b: QueryAnswers) -> None:
         assert torch.allclose(tensor, getattr(b, name), rtol=0, atol=EXACT), name
 
 
+def equal(a: QueryAnswers, b: QueryAnswers) -> None:
+    for name, tensor in vars(a).items():
+        assert torch.equal(tensor, getattr(b, name)), name
+
+
 @torch.no_grad()
-def test_answers_do_not_depend_on_order_company_or_chunks(model, video, queries):
+@pytest.mark.parametrize("block", [7, 512])
+def test_answers_do_not_depend_on_order_or_company(model, video, queries, monkeypatch, block):
+    monkeypatch.setattr(network, "BLOCK", block)
     tokens = model.encode(video)
     whole = model.query(tokens, queries)
     order = torch.randperm(40, generator=torch.Generator().manual_seed(3))
-    close(model.query(tokens, queries[order]), whole.map(lambda x: x[:, order]))
-    close(QueryAnswers.cat([model.query(tokens, queries[i : i + 1]) for i in range(40)]), whole)
-    close(model.query(tokens, queries[[7] * 9]), whole.map(lambda x: x[:, [7] * 9]))
-    chunks = []
+    equal(model.query(tokens, queries[order]), whole.map(lambda x: x[:, order]))
+    equal(QueryAnswers.cat([model.query(tokens, queries[i : i + 1]) for i in range(40)]), whole)
+    equal(model.query(tokens, queries[[7] * 9]), whole.map(lambda x: x[:, [7] * 9]))
+
+
+@torch.no_grad()
+def test_a_memory_budget_makes_chunks(model, video, queries, monkeypatch):
+    tokens, chunks = model.encode(video), []
     handle = model.decoder.register_forward_pre_hook(lambda _, args: chunks.append(len(args[0])))
-    close(model.query(tokens, queries, memory_budget=7 * 4 * (14 * 16 + 12 * 100)), whole)
+    answers = model.query(tokens, queries, memory_budget=7 * 4 * (14 * 16 + 12 * 100))
     handle.remove()
-    assert chunks == [7] * 5 + [5]
+    assert chunks == [7] * 6  # the last one filled up
+    monkeypatch.setattr(network, "BLOCK", 7)
+    equal(answers, model.query(tokens, queries))
 
 
 @torch.no_grad()
