@@ -33,6 +33,18 @@ def test_every_protocol_runs_with_networks(name, data, tmp_path, small_networks)
     assert "| lowest" in (tmp_path / "report.md").read_text()
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["synthetic_worlds", "synthetic_cameras", "synthetic"])
+def test_cuda_answers_as_the_cpu_does(name, small_networks):
+    if name == "synthetic":
+        options = {"num_clips": 1, "difficulty": 0.0, "size": 28}
+        protocol = load_protocol(name).model_copy(update={"options": options, "num_scenes": 2})
+    else:
+        protocol = short(name)
+    reports = [runner.evaluate(protocol, replace(small_networks, device=device)) for device in ("cpu", "cuda")]
+    assert not reports[1].failed and reports[1].mean == pytest.approx(reports[0].mean, rel=0.02, abs=0.02)
+
+
 def test_models_beside_one_another(data, tmp_path):
     """Their columns stand in one table, but not where one of them failed on a scene."""
     protocol, root = short("tapvid3d"), root_of(data, "tapvid3d")

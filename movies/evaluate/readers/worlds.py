@@ -79,5 +79,6 @@ class HeldOutScene:
             raise InputError("the held-out worlds compare MoVieS with its own baselines")
         picture = pictures / f"{self.name.replace('/', '_')}.png" if pictures else None
         size = self.sequence.image_size[0]
-        scores = synthetic.score_sequence(method.model, method.vggt, self.sequence, size, picture)
+        networks = method.model.cpu(), method.vggt.cpu()  # where the worlds are, and the README's figures come from
+        scores = synthetic.score_sequence(*networks, self.sequence, size, picture)
         return {name: None if math.isnan(value) else value for name, value in asdict(scores).items()}
