@@ -1,10 +1,8 @@
 """Train every variant of a folder of D4RT stages by itself, for equal steps, and tabulate held-out figures.
 
-    python tools/ablate_d4rt.py [stages/d4rt_tiny_ablations] --out runs/ablations [--encoder D4RT.safetensors]
+    python tools/ablate_d4rt.py [stages/d4rt_tiny_ablations] --out runs/ablations
 
-Runs that are there already are taken as they are, so a table costs nothing twice. `--encoder` names the trained D4RT
-whose encoder is written, in VideoMAE's layout, to the file that stages begin with: there is no VideoMAE of the tiny
-size, so it stands for one. Without it stages that begin with a file are left out. All are asked the same questions.
+Runs that are there already are taken as they are, so a table costs nothing twice. All are asked the same questions.
 """
 
 import argparse
@@ -12,7 +10,6 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from movies.clip import Batch
@@ -34,35 +31,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stages", type=Path, nargs="?", default=Path("stages/d4rt_tiny_ablations"))
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
-    parser.add_argument("--encoder", help="a trained D4RT of the stages' size")
     parser.add_argument("--batches", type=int, default=8, help="held-out batches that are asked about")
     given = parser.parse_args()
     files = [StageFile(path) for path in sorted(given.stages.glob("*.toml"))]
     heads = [*SHOWN, "point_error at edges", "boundary_error"]
     print(f"| variant | {' | '.join(heads)} |\n|{' --- |' * (1 + len(heads))}", flush=True)
     for file in files:
-        started_from_file = file.stage.init != "random"
-        if started_from_file and not given.encoder:
-            continue
-        if started_from_file:
-            write_encoder(D4RT.from_pretrained(given.encoder), Path(file.stage.init))
         train(file.path, given.out, resume=True, device="cpu")
         found = figures(file, given.out / file.stage.name / FINAL, given.batches)
         print(f"| {file.stage.name} | {' | '.join(f'{found[name]:.3f}' for name in heads)} |", flush=True)
-
-
-def write_encoder(model: D4RT, path: Path) -> None:
-    """An encoder as VideoMAE's own files have it: no layer scales, and positions of 8 slices (each of ours twice)."""
-    encoder = model.encoder
-    state = {key: value for key, value in encoder.state_dict().items() if ".ls" not in key and "aspect" not in key}
-    for i, block in enumerate(encoder.blocks):
-        for name, scale in (("attn.proj", block.ls1), ("mlp.fc2", block.ls2)):
-            for kind in ("weight", "bias"):
-                key = f"blocks.{i}.{name}.{kind}"
-                state[key] = (state[key].movedim(0, -1) * scale.gamma).movedim(-1, 0).detach()
-    state["pos_embed"] = state["pos_embed"].repeat_interleave(8 // len(encoder.pos_embed), dim=0).flatten(0, 1)[None]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({key: value.contiguous() for key, value in state.items()}, path)
 
 
 @torch.no_grad()
