@@ -17,12 +17,11 @@ def locate(network: str, name: str | Path) -> Path:
 
     Raises InputError, with the mend, where there is none.
     """
-    path = Path(name)
-    if path.is_dir():
-        return _in_folder(path, PUBLISHED.get(str(name)))
-    bundled = _bundled(network, str(name))
+    path, bundled = Path(name), _bundled(network, str(name))
     if bundled.is_file() and not path.is_file():  # a folder that happens to be called tiny does not hide it
         return bundled
+    if path.is_dir():
+        return _in_folder(path, PUBLISHED.get(str(name)))
     if path.exists() or (path.suffix in SUFFIXES and "/" in str(name)):
         return path
     if str(name).count("/") == 1 and path.suffix == "":

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from movies.cameras import Cameras
 from movies.errors import InputError
 from movies.model.config import ModelConfig
+from movies.model.hub import locate
 from movies.model.network import MoVieS
 from movies.model.vggt import VGGT
 from movies.model.weights import compare, load_state, load_weights, own_names, save_weights
@@ -413,3 +414,11 @@ def test_random_checkpoints_have_the_published_layout(tmp_path, published):
     file = read_header(tmp_path / "a.safetensors")
     assert size == file.path.stat().st_size and {k: e.shape for k, e in file.entries.items()} == shapes
     assert all(tensor.isfinite().all() for _, tensor in file.tensors(shapes))
+
+
+def test_a_folder_called_tiny_does_not_hide_the_bundled_weights(tmp_path, monkeypatch):
+    (tmp_path / "tiny").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert locate("MoVieS", "tiny").name == "movies_tiny.safetensors"
+    with pytest.raises(InputError, match="the folder holds no model.safetensors"):
+        locate("MoVieS", "./tiny")
