@@ -31,17 +31,19 @@ def reconstruct_file(
     device: str = "auto",
     dtype: str = "fp32",
     arrays: bool = False,
+    refine: bool = True,
 ) -> dict:
     """Video (and camera file) to a folder of outputs; returns the summary. What `movies reconstruct` calls.
 
     In `dtype` "bf16" products and convolutions run in bf16 and weights take half the memory. The camera network is
-    freed before the other is loaded. With `arrays` the read-outs of every pixel are kept too. Everything a user can get
-    wrong raises InputError, and an output folder that cannot be written OSError, before the long work begins.
+    freed before the other is loaded. With `arrays` the read-outs of every pixel are kept too; with `refine` estimated
+    cameras are refined by the pictures. Everything a user can get wrong raises InputError, and an output folder that
+    cannot be written OSError, before the long work begins.
     """
     with replacing_folder(out) as folder:
         task = prepared(path, weights, camera_weights, cameras, frames, resolution, device, dtype)
         warnings = frame_warnings(task.clip.images, read_thumbnails(path))
-        result, described = reconstructed(task)
+        result, described = reconstructed(task, refine)
         return write_reconstruction(result, folder, described, warnings, arrays)
 
 
@@ -84,14 +86,14 @@ def find_networks(weights: str, camera_weights: str) -> tuple[Pretrained, Pretra
     return found, found_cameras
 
 
-def reconstructed(task: Task) -> tuple[Reconstruction, dict[str, dict]]:
+def reconstructed(task: Task, refine: bool = True) -> tuple[Reconstruction, dict[str, dict]]:
     """The reconstruction, its seconds complete, and both networks' weights described; the networks are gone."""
     prediction, described, took = _estimate(task.found[1], task.clip, task.place, task.dtype, task.names[1])
     started = time.perf_counter()
     model = task.found[0].load(MoVieS, task.dtype).to(task.place)
     described = {"movies": describe_weights(model, task.names[0]), "vggt": described}
     took["load"] = round(took["load"] + time.perf_counter() - started, 3)
-    result = reconstruct(task.clip, model, lambda _: prediction, max(task.clip.views.size))
+    result = reconstruct(task.clip, model, lambda _: prediction, max(task.clip.views.size), refine)
     seconds = result.seconds | {"load": took["load"], "cameras": took["cameras"] + result.seconds["cameras"]}
     return replace(result, seconds=seconds, window=task.window), described
 

@@ -32,6 +32,7 @@ def reconstruct_long_file(
     overlap: int = OVERLAP,
     memory: str | None = None,
     loops: bool = False,
+    refine: bool = True,
     say: Callable[[str], None] = lambda _: None,
 ) -> dict:
     """`reconstruct_file` for clips of any length, all frames for None; one chunk is left to that very function.
@@ -50,7 +51,9 @@ def reconstruct_long_file(
     plan = make_plan(source.thumbnails(), length, overlap, loops)
     if len(plan.chunks) == 1 and not plan.left_out:
         count = len(source)
-        return reconstruct_file(path, out, weights, camera_weights, cameras, count, resolution, device, dtype)
+        return reconstruct_file(
+            path, out, weights, camera_weights, cameras, count, resolution, device, dtype, refine=refine
+        )
     say(plan.described(sizes.bytes_needed(length)))
 
     def estimate() -> Callable[[Tensor], VGGTPrediction]:
@@ -61,7 +64,8 @@ def reconstruct_long_file(
 
     names = {"movies": (found, weights), "vggt": (found_cameras, camera_weights)}
     described = {kind: _identity(*named, precision) for kind, named in names.items()}
-    networks = Networks(estimate, splats, side, found.config.patch_size, place, described)
+    described["vggt"]["refined"] = refine  # a run that goes on must ask for the same
+    networks = Networks(estimate, splats, side, found.config.patch_size, place, described, refine)
     return reconstruct_chunks(source, plan, networks, out, say)
 
 

@@ -1,9 +1,10 @@
 """The network's own world: the first view's camera is the identity, and points lie at mean distance 1 or so.
 
-Without given cameras that world and VGGT's unit are kept, unless VGGT's points lie far from mean distance 1. Given
-cameras are brought there and the scene is brought back: the unit is the one in which VGGT's depth and the given
-cameras explain the frames best (each frame warped into others). Where it cannot be had (no VGGT, or cameras that stand
-still), one unit of the given world is taken for one of the network's.
+Without given cameras that world and VGGT's unit are kept, unless VGGT's points lie far from mean distance 1, and its
+cameras are refined by the pictures (camera_refinement.py). Given cameras are brought there and the scene is brought
+back: the unit is the one in which VGGT's depth and the given cameras explain the frames best (each frame warped into
+others). Where it cannot be had (no VGGT, or cameras that stand still), one unit of the given world is taken for one of
+the network's.
 """
 
 import math
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from movies.camera_refinement import NOT_REFINED, Refinement, refined_cameras
 from movies.cameras import Cameras
 from movies.clip import Clip
 from movies.errors import InputError
@@ -31,6 +33,7 @@ class NetworkWorld:
     scale: float
     transform: Tensor  # [4, 4]
     depth: Tensor  # [V, H, W] that VGGT sees in this world, [0, 0, 0] without VGGT
+    refinement: Refinement = NOT_REFINED  # of estimated cameras
 
 
 def fit_resolution(clip: Clip, resolution: int, patch_size: int) -> Clip:
@@ -51,10 +54,15 @@ def fit_resolution(clip: Clip, resolution: int, patch_size: int) -> Clip:
     return clip.resized(*new).cropped(top, left, *goal)
 
 
-def network_world(clip: Clip, prediction: VGGTPrediction | None, device: torch.device) -> NetworkWorld:
-    """The world for a clip's context views, from its cameras or from what VGGT says. Raises InputError for NaN."""
+def network_world(
+    clip: Clip, prediction: VGGTPrediction | None, device: torch.device, refine: bool = True
+) -> NetworkWorld:
+    """The world for a clip's context views, from its cameras or from what VGGT says. Raises InputError for NaN.
+
+    With `refine` estimated cameras are those that explain the pictures best; given ones are never changed.
+    """
     if not clip.has_cameras:
-        return _estimated_world(prediction)
+        return _estimated_world(clip.context.images.to(device), prediction, refine)
     given = clip.context.cameras
     canonical, depth, unit = given.relative_to(given[:1]).to(device), torch.zeros(0, 0, 0), 1.0
     if prediction is not None:
@@ -63,16 +71,18 @@ def network_world(clip: Clip, prediction: VGGTPrediction | None, device: torch.d
     return NetworkWorld(canonical.rescaled(unit), 1 / unit, given.c2w[0].cpu(), depth)
 
 
-def _estimated_world(prediction: VGGTPrediction) -> NetworkWorld:
+def _estimated_world(images: Tensor, prediction: VGGTPrediction, refine: bool) -> NetworkWorld:  # [V, 3, H, W]
     """VGGT's cameras with the first one at the identity, in its own unit or, far from mean distance 1, in that."""
     cameras = prediction.cameras[0]
     cameras = cameras.relative_to(cameras[:1])
     if not (cameras.c2w.isfinite().all() and cameras.fxfycxcy.isfinite().all()):
         raise InputError("the camera estimate is not finite: the camera weights do not fit this clip")
-    depth = prediction.depth[0]
+    depth, refinement = prediction.depth[0], NOT_REFINED
+    if refine:
+        cameras, refinement = refined_cameras(images, depth, cameras)
     distance = float(unproject(depth, cameras.fxfycxcy, cameras.c2w).norm(dim=-1).mean())
     factor = 1.0 if NORMAL[0] <= distance <= NORMAL[1] or not distance > 0 else 1 / distance
-    return NetworkWorld(cameras.rescaled(factor), 1.0, torch.eye(4), depth * factor)
+    return NetworkWorld(cameras.rescaled(factor), 1.0, torch.eye(4), depth * factor, refinement)
 
 
 def network_unit(images: Tensor, depth: Tensor, cameras: Cameras) -> float:  # [V, 3, H, W], [V, H, W], [V]

@@ -184,7 +184,9 @@ def _agreement(result: Reconstruction, warnings: list[str]) -> dict:
     ratio, spread = depth_agreement(result.camera_depth, depth) if result.camera_depth.numel() else (math.nan, math.nan)
     columns = zip(*(x.tolist() for x in vars(consistency).values()), strict=True)
     names = ("error_px", "share_within_1px", "overlap")
+    refinement = {n: _rounded(x) if n != "said" else x for n, x in vars(result.refinement).items()}
     return {
+        "camera_refinement": refinement,
         "reprojection": [{n: _rounded(x) for n, x in zip(names, row, strict=True)} for row in columns],
         "parallax": _rounded(way),
         "depth_over_camera_depth": _rounded(ratio),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from movies.camera_refinement import Refinement
 from movies.clip import Clip
 from movies.errors import InputError
 from movies.model.network import MoVieS
@@ -35,6 +36,7 @@ class Reconstruction:
     transform: Tensor  # [4, 4]
     camera_depth: Tensor  # [V, H, W] that the camera network sees, network's world; [0, 0, 0] without one
     window: Window  # the part of the frames as they were given that the network saw
+    refinement: Refinement  # of estimated cameras
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -44,12 +46,14 @@ def reconstruct(
     model: MoVieS,
     vggt: Callable[[Tensor], VGGTPrediction] | None = None,
     resolution: int | None = None,
+    refine: bool = True,
 ) -> Reconstruction:
     """Reconstruct the context views of `clip` on the model's device, at the times of these views.
 
     `vggt` estimates cameras where the clip has none, and their unit where it has. `resolution` is the longer side in
-    pixels the network sees (a multiple of its patch; the model's own by default). Raises InputError for a clip without
-    cameras and no `vggt`, and for a resolution that does not fit.
+    pixels the network sees (a multiple of its patch; the model's own by default). With `refine` estimated cameras are
+    refined by the pictures. Raises InputError for a clip without cameras and no `vggt`, and for a resolution that does
+    not fit.
     """
     if not clip.has_cameras and vggt is None:
         raise InputError("the clip has no cameras: give a VGGT to estimate them, or cameras with the clip")
@@ -60,7 +64,7 @@ def reconstruct(
     seconds: dict[str, float] = {}
     with _phases(seconds) as phase:
         phase("cameras")
-        world = network_world(clip, vggt(images) if vggt is not None else None, device)
+        world = network_world(clip, vggt(images) if vggt is not None else None, device, refine)
         phase("encode")
         tokens = model.encode(images, world.cameras[None], times)
         phase("decode")
@@ -69,7 +73,8 @@ def reconstruct(
         phase("scene")
         scene = splats.to_scene().to("cpu").placed(world.scale, world.transform)
     seen = replace(clip, views=replace(clip.views, cameras=scene.cameras), has_cameras=True)
-    return Reconstruction(scene, splats, seen, world.scale, world.transform, world.depth, window, seconds)
+    placed = (world.scale, world.transform, world.depth)
+    return Reconstruction(scene, splats, seen, *placed, window, world.refinement, seconds)
 
 
 def choose_dtype(name: str) -> torch.dtype:

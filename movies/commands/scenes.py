@@ -25,6 +25,7 @@ def reconstruct(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     dtype: Literal["fp32", "bf16"] = "fp32",
     arrays: bool = False,
+    refine: bool = True,
 ) -> None:
     """Make a 4D scene, novel views, depth, motion, tracks and masks of a video.
 
@@ -49,6 +50,7 @@ def reconstruct(
         device: Where to compute.
         dtype: bf16 halves the memory of the weights, and is faster where the processor has it.
         arrays: Keep depth, flow and motion of every pixel too, as arrays.npz (not with segments).
+        refine: Refine estimated cameras by the pictures (docs/cameras.md); given ones are never changed.
     """
     if model == "d4rt":
         if cameras is not None or memory is not None:
@@ -63,12 +65,12 @@ def reconstruct(
 
         if arrays:
             raise InputError(f"--arrays is for clips of one chunk: leave it out, or give --frames {chunk} at most")
-        count, limits = None if frames == "all" else frames, (chunk, overlap, memory, loops)
+        count, limits = None if frames == "all" else frames, (chunk, overlap, memory, loops, refine)
         summary = reconstruct_long_file(*given, count, resolution, device, dtype, *limits, say=_say)
     else:
         from movies.jobs import reconstruct_file
 
-        summary = reconstruct_file(*given, frames, resolution, device, dtype, arrays)
+        summary = reconstruct_file(*given, frames, resolution, device, dtype, arrays, refine)
     for warning in summary["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
     seconds = sum(summary["seconds"].values())

@@ -69,6 +69,7 @@ class Networks:
     patch_size: int
     device: torch.device
     described: dict[str, dict]  # what summary.json says of the weights
+    refine: bool = True  # estimated cameras by the pictures
 
     def fit(self, clip: Clip) -> Clip:
         return fit_resolution(clip, self.resolution, self.patch_size)
@@ -217,7 +218,8 @@ def _reconstruct_all(job: Job, frames: Frames, networks: Networks) -> None:
     clips = chunk_clips(frames, [job.chunks[k] for k in pending])
     for number in bar(pending, "splats"):
         estimate = Estimate.load(job.path("estimate", number), networks.device)
-        result = reconstruct(networks.fit(next(clips)), model, lambda _, found=estimate: found, networks.resolution)
+        clip = networks.fit(next(clips))
+        result = reconstruct(clip, model, lambda _, found=estimate: found, networks.resolution, networks.refine)
         own = torch.tensor(job.chunks[number].frames)
         depth, confidence = result.splats.depth[0].cpu() * result.scale, result.splats.depth_confidence[0].cpu()
         geometry = Geometry(own, depth, confidence, result.scene.cameras)
