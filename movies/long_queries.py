@@ -91,6 +91,7 @@ def open_networks(
     place, file = choose_device(device), found.file.path.stat()
     size = asked_size(image_shape(source), found.config, resolution)
     described = {"name": name, "model": "D4RT", "bytes": file.st_size, "modified": file.st_mtime_ns}
+    described["original_patches"] = bool(resolution)
     return QueryNetworks(lambda: found.load(D4RT).to(place), size, place, {"d4rt": described}, bool(resolution))
 
 
