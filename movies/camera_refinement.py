@@ -98,9 +98,8 @@ def refined_cameras(images: Tensor, depth: Tensor, cameras: Cameras) -> tuple[Ca
         level = make_level(images, depth, cameras.fxfycxcy, side)
         guess, scale = _descend(level, guess)
     before, after = (matched(level, x, scale) for x in (start, guess))
-    better = (
-        after.cost < GAIN * before.cost and after.overlap > 0.5 * before.overlap and bool(guess.c2w.isfinite().all())
-    )
+    sound = after.overlap > 0.5 * before.overlap and bool(guess.c2w.isfinite().all())
+    better = sound and after.cost < GAIN * before.cost
     said = "refined" if better else "not refined: no other cameras explain the pictures clearly better"
     found = Refinement(said, before.cost, after.cost, round(time.perf_counter() - started, 3))
     return _in_units_of(cameras, guess) if better else cameras, found
@@ -205,8 +204,7 @@ def _descend(level: Level, guess: Guess) -> tuple[Guess, Tensor]:
         for _ in range(4):
             damped = matrix + damping * torch.diag(matrix.diagonal() + 1e-6)
             step = torch.zeros(len(guess.c2w), 6 + GRID**2, dtype=torch.float64, device=vector.device)
-            free = _free(step)
-            step.view(-1)[free] = -torch.linalg.solve(damped[free][:, free], vector[free])
+            step.view(-1)[6:] = -torch.linalg.solve(damped[6:, 6:], vector[6:])  # the first camera stays
             moved = guess.moved(step.to(guess.c2w.dtype))
             trial = matched(level, moved, match.scale)
             gain = float(value - 0.5 * trial.cost - moved.penalty())
@@ -220,10 +218,6 @@ def _descend(level: Level, guess: Guess) -> tuple[Guess, Tensor]:
         if small:
             break
     return guess, match.scale
-
-
-def _free(step: Tensor) -> Tensor:  # [V, 6 + GRID^2] -> positions of what may change: all but the first camera
-    return torch.arange(6, step.numel(), device=step.device)
 
 
 def _normal_equations(level: Level, guess: Guess, match: Match) -> tuple[Tensor, Tensor]:  # [D, D], [D] float64

@@ -1,10 +1,12 @@
 """The network's world of an unposed clip; that of given cameras is in test_reconstruct.py."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from movies.camera_refinement import NOT_REFINED
 from movies.cameras import Cameras
 from movies.clip import Clip, Tracks, Views
 from movies.geometry import unproject
@@ -38,3 +40,12 @@ def test_a_unit_far_from_the_trained_one_is_normalised(unit):
 def test_a_unit_near_the_trained_one_is_kept():
     world = network_world(unposed(), prediction(1.3), torch.device("cpu"), refine=False)
     assert float(world.cameras.centers[1, 0]) == pytest.approx(0.13)
+
+
+def test_estimated_cameras_alone_are_refined():
+    clip, found = unposed(), prediction(1.0)
+    flat = replace(clip, views=replace(clip.views, images=torch.full_like(clip.views.images, 0.5)))
+    world = network_world(flat, found, torch.device("cpu"))
+    assert "nothing to align" in world.refinement.said
+    posed = replace(clip, views=replace(clip.views, cameras=found.cameras[0]), has_cameras=True)
+    assert network_world(posed, None, torch.device("cpu")).refinement is NOT_REFINED

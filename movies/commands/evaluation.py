@@ -38,6 +38,7 @@ def evaluate_protocol(
     lpips: tuple[str, ...] = (),
     device: str = "auto",
     dtype: str = "fp32",
+    refine: bool = True,
     write_inputs: Optional = None,
 ) -> int:
     """Measure a method by a protocol of your own file.
@@ -58,6 +59,7 @@ def evaluate_protocol(
         lpips: Files of the LPIPS weights, of the network that the protocol names; without them LPIPS is left out.
         device: auto, cpu or cuda.
         dtype: fp32 or bf16.
+        refine: Refine estimated cameras by the pictures (docs/cameras.md).
         write_inputs: Write what a method elsewhere needs into this folder, and score nothing.
     """
     from movies.evaluate.methods import MethodSpec
@@ -66,7 +68,7 @@ def evaluate_protocol(
     if write_inputs:
         print(f"{export_inputs(protocol, data, write_inputs, scenes)} cases written to {write_inputs}")
         return 0
-    spec = MethodSpec(weights, camera_weights, model, predictions or "", device, dtype)
+    spec = MethodSpec(weights, camera_weights, model, predictions or "", device, dtype, refine)
     text, failed = evaluate_beside(beside, protocol, spec, data, out, scenes, workers, lpips)
     print(text)
     return 1 if failed else 0

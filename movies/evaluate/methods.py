@@ -53,6 +53,7 @@ class MethodSpec:
     predictions: str = ""  # a folder; nothing is computed then
     device: str = "auto"
     dtype: str = "fp32"
+    refine: bool = True  # estimated cameras by the pictures, as movies reconstruct does; d4rt has none to refine
 
     def open(self, protocol: "protocols.Protocol") -> Method:
         """Raises InputError for weights that do not fit, and for predictions made for another protocol."""
@@ -69,7 +70,7 @@ class MethodSpec:
         model = MoVieS.from_pretrained(self.weights, dtype=dtype).to(place).eval()
         vggt = VGGT.from_pretrained(self.camera_weights, dtype=dtype).to(place).eval()
         names = {"weights": self.weights, "camera_weights": self.camera_weights, "dtype": self.dtype}
-        return MoVieSMethod(model, vggt, names)
+        return MoVieSMethod(model, vggt, names, self.refine)
 
 
 @dataclass(frozen=True)
@@ -93,18 +94,20 @@ class MoVieSMethod:
     model: MoVieS
     vggt: VGGT
     names: dict[str, str]
+    refine: bool = True
 
     def describe(self) -> dict:
         networks = {"weights": self.model, "camera_weights": self.vggt}
         digests = {key: describe_weights(model, self.names[key]) for key, model in networks.items()}
-        return {"name": f"MoVieS ({self.names['weights']})", "dtype": self.names["dtype"], **digests}
+        name = f"MoVieS ({self.names['weights']})" + ("" if self.refine else ", cameras not refined")
+        return {"name": name, "dtype": self.names["dtype"], "refine": self.refine, **digests}
 
     @torch.no_grad()
     def predict(self, inputs: Inputs, wanted: set[str], input_size: int) -> Prediction:
         device = next(self.model.parameters()).device
         clip = fit_resolution(clip_of(inputs), input_size or self.model.config.image_size, self.model.config.patch_size)
         images, times = clip.images[None].to(device), clip.times[None].to(device)
-        world = network_world(clip, self.vggt(images), device)
+        world = network_world(clip, self.vggt(images), device, self.refine)
         tokens = self.model.encode(images, world.cameras[None], times)
         moving = wanted & {"tracks", "flow", "moving"}
         splats = self.model.decode(tokens, times if moving else times[:, :1])
