@@ -76,10 +76,11 @@ def aspects(views: Views) -> Tensor:  # [B]
 
 @torch.no_grad()
 def measures(asked: Asked) -> dict[str, Tensor]:  # [B] each, NaN where nothing applies
-    """Figures that nobody minimises; points are scaled by the ratio of mean depths first."""
+    """Figures that nobody minimises; lengths are scaled by the ratio of mean depths first, as the loss does."""
     queries, answers, labels = asked.queries, asked.answers, asked.labels
     mask = labels.points_mask
-    points = answers.points / mean_depth(answers.points, mask) * mean_depth(labels.points, mask)
+    unit = mean_depth(labels.points, mask) / mean_depth(answers.points, mask)
+    points, displacement = answers.points * unit, answers.displacement * unit
     still = (queries.source == queries.target) & (queries.target == queries.camera) & mask
     moving = mask & (labels.displacement.norm(dim=-1) >= MOVING)
     unmoved = metrics.endpoint_error(torch.zeros_like(points), labels.displacement, moving)
@@ -89,6 +90,6 @@ def measures(asked: Asked) -> dict[str, Tensor]:  # [B] each, NaN where nothing 
         "point_error": metrics.endpoint_error(points, labels.points, mask),
         "other_camera_error": metrics.endpoint_error(points, labels.points, other),
         "position_error": metrics.endpoint_error(answers.positions, labels.positions, labels.positions_mask & other),
-        "motion_error": metrics.endpoint_error(answers.displacement, labels.displacement, moving) / unmoved,
+        "motion_error": metrics.endpoint_error(displacement, labels.displacement, moving) / unmoved,
         "visible_right": masked_mean((answers.visible == labels.visible).float(), mask),
     }

@@ -10,8 +10,8 @@ from d4rt_cases import synthetic_batch
 from movies.clip import Tracks
 from movies.d4rt.losses import d4rt_losses, signed_log
 from movies.d4rt.network import D4RT
-from movies.d4rt.objective import D4RTObjective, D4RTObjectiveConfig
-from movies.d4rt.queries import QueryAnswers
+from movies.d4rt.objective import Asked, D4RTObjective, D4RTObjectiveConfig, measures
+from movies.d4rt.queries import Queries, QueryAnswers
 from movies.d4rt.sampling import Labels
 
 
@@ -82,6 +82,17 @@ def test_squared_confidence_weighs_no_gradient():
 
 def test_signed_log():
     assert signed_log(torch.tensor([-1.0, 0, math.e - 1])).tolist() == pytest.approx([-math.log(2), 0, 1])
+
+
+def test_measures_know_no_unit():
+    """The truth three times as large is right; displacements of half the truth are half as wrong as none."""
+    truth = labels()
+    still = torch.zeros(1, 2, dtype=torch.long)
+    queries = Queries(torch.full((1, 2, 2), 0.5), still, still, still)
+    exact = answers(points=3 * truth.points, displacement=1.5 * truth.displacement, positions=truth.positions)
+    found = measures(Asked(queries, exact, truth))
+    assert found["absrel"] == found["point_error"] == 0
+    assert found["motion_error"] == pytest.approx(0.5)
 
 
 def test_the_weights_are_the_papers():
