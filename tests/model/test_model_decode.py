@@ -27,7 +27,7 @@ B, V, T, H, W = 2, 3, 4, 28, 42
 @pytest.fixture
 def model(generator) -> MoVieS:
     """Small, with every parameter random, so that nothing hides behind a zero."""
-    torch.manual_seed(0)
+    torch.manual_seed(2)  # with some (0, 5) a rectifier is so near its kink that rounding decides its gradient
     model = MoVieS(SMALL)
     with torch.no_grad():
         for parameter in model.parameters():
