@@ -16,7 +16,6 @@ from torch import Tensor
 
 from movies.alignment import Similarity
 from movies.clip import Clip
-from movies.d4rt.config import D4RTConfig
 from movies.d4rt.dense import track_all
 from movies.d4rt.network import D4RT
 from movies.d4rt.reading import D4RTReading
@@ -31,7 +30,7 @@ from movies.long_video.chunks import Geometry, load_tensors, save_tensors, share
 from movies.long_video.frames import Frames, chunk_clips, open_frames
 from movies.long_video.plan import OVERLAP, Plan, make_plan
 from movies.long_video.run import Job, Readers, bar, reconstruct_chunks, single_clips, spoken, timed
-from movies.model.weights import Pretrained, find_weights
+from movies.model.weights import Pretrained
 from movies.outputs import CLIP_FPS, enlarged
 from movies.query_jobs import asked_size, dense_summary, reconstruct_by_queries
 from movies.reconstruct import choose_device
@@ -59,7 +58,7 @@ def reconstruct_long_by_queries(
     `chunk` frames are read together, by default as many as the weights know, and neighbours share `overlap` (5, or
     half a shorter chunk). Files: docs/d4rt.md. Raises InputError for what a user got wrong before the long work begins.
     """
-    found = find_weights("D4RT", weights, {"D4RT": D4RTConfig})
+    found = D4RT.find(weights)
     known = found.config.num_frames
     length = known if chunk is None else chunk
     if length > known:

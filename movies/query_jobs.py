@@ -21,12 +21,10 @@ from movies.errors import InputError
 from movies.export import export
 from movies.export.points import write_points
 from movies.files import replacing_file, replacing_folder
-from movies.outputs import CLIP_FPS, SCENE, describe_weights, enlarged, peak_memory
+from movies.outputs import CLIP_FPS, SCENE, TRACKS_ACROSS, describe_weights, enlarged, peak_memory
 from movies.reconstruct import choose_device
 from movies.tracks import PointTracks, Queries, Window
 from movies.video import contact_sheet, false_color, read_thumbnails, write_image, write_video
-
-TRACKS_ACROSS = 28  # grid tracks along the longer side of the first frame
 
 
 def reconstruct_by_queries(

@@ -8,7 +8,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from movies.d4rt.config import D4RTConfig
 from movies.d4rt.network import D4RT
 from movies.d4rt.reading import D4RTReading
 from movies.drawing import draw_tracks
@@ -17,7 +16,6 @@ from movies.jobs import prepared, reconstructed
 from movies.long_queries import image_shape, open_networks, query_plan
 from movies.long_tracks import follow_through
 from movies.long_video.frames import open_frames
-from movies.model.weights import find_weights
 from movies.motion import follow_scene, observed
 from movies.novel_views import render_path, scene_size
 from movies.outputs import CLIP_FPS, SCENE, enlarged, track
@@ -82,7 +80,7 @@ def track_by_queries(
     More are followed through chunks that share frames, in the memory of one; where nothing is known they are NaN.
     """
     _check_request(points, grid, out, video)
-    found = find_weights("D4RT", weights, {"D4RT": D4RTConfig})
+    found = D4RT.find(weights)
     if frames is None or (frames != "all" and frames <= found.config.num_frames):
         model = found.load(D4RT).to(choose_device(device))
         loaded = load_clip(clip, model, frames)

@@ -12,7 +12,7 @@ from movies.d4rt.encoder import VideoEncoder
 from movies.d4rt.queries import OUTPUTS, Queries, QueryAnswers, SceneTokens
 from movies.errors import InputError
 from movies.model.layers import own_precision, set_checkpointing
-from movies.model.weights import find_weights
+from movies.model.weights import Pretrained, find_weights
 from movies.shapes import check_shape
 
 MEMORY_BUDGET = 1 << 28  # bytes that the activations of one chunk of queries may take
@@ -33,7 +33,12 @@ class D4RT(nn.Module):
     @staticmethod
     def from_pretrained(name: str | Path, dtype: torch.dtype = torch.float32) -> "D4RT":
         """The bundled "tiny" weights, or those of a file of ours, in eval mode. Raises InputError as others do."""
-        return find_weights("D4RT", name, {"D4RT": D4RTConfig}).load(D4RT, dtype)
+        return D4RT.find(name).load(D4RT, dtype)
+
+    @staticmethod
+    def find(name: str | Path) -> Pretrained:
+        """The weights that `from_pretrained` would load, with their config, unread."""
+        return find_weights("D4RT", name, {"D4RT": D4RTConfig})
 
     def set_checkpointing(self, enabled: bool) -> None:
         """Recompute activations in the backward pass."""
