@@ -54,6 +54,12 @@ class Views:
         lead = (slice(None),) * (self.times.dim() - 1)
         return self.map(lambda tensor: tensor[(*lead, index)])
 
+    def followed_by(self, others: "Views") -> "Views":  # [V], [W] -> [V + W]
+        """These views, then others of the same size; no leading dims."""
+        mine, theirs = ((v.images, v.times, v.depth, v.depth_mask, *vars(v.cameras).values()) for v in (self, others))
+        images, times, depth, depth_mask, *cameras = (torch.cat(pair) for pair in zip(mine, theirs, strict=True))
+        return Views(images, Cameras(*cameras), times, depth, depth_mask)
+
     def to(self, device: torch.device | str) -> "Views":
         return self.map(lambda tensor: tensor.to(device))
 

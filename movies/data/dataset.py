@@ -152,7 +152,10 @@ class ClipDataset(torch.utils.data.Dataset):
         draws = [draw_frames(rng, sequence.num_frames, shape.num_context, sampling) for _ in number]
         frames = np.unique(np.concatenate([(*draw.context, *draw.target) for draw in draws]))
         views, tracks = sequence.read(frames.tolist())
-        clips = [self._changed(rng, cut_clip(views, tracks, frames, draw, sequence), rules, shape) for draw in draws]
+        cut = (cut_clip(views, tracks, frames, draw, sequence) for draw in draws)
+        if getattr(sequence, "off_path", 0.0):  # a world that can be seen from anywhere
+            cut = (sequence.with_targets_off_path(clip, d.target, rng) for clip, d in zip(cut, draws, strict=True))
+        clips = [self._changed(rng, clip, rules, shape) for clip in cut]
         for clip in clips:
             check_finite(clip)
             check_quality(clip, config, rules)

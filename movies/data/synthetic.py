@@ -6,14 +6,15 @@ Besides what every dataset gives, any camera at any time can be rendered and any
 
 import zlib
 from collections.abc import Sequence as Indices
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from movies.cameras import Cameras
-from movies.clip import Tracks, Views
+from movies.clip import Clip, Tracks, Views
 from movies.data.synthetic_layout import CameraPath, draw_world
 from movies.data.synthetic_render import Rendered, affine_tables, apply_rows, render_worlds, visible
 from movies.data.synthetic_worlds import World
@@ -33,11 +34,13 @@ def synthetic_sequences(
     num_tracks: int = 512,
     static: bool | float = False,
     difficulty: str | float = "easy",
+    off_path: float = 0.0,
 ) -> list["SyntheticSequence"]:
     """Sequences of the seeds from `first_seed` on; nothing is drawn until one is read. `root` is not used.
 
     `image_size` is (H, W); `static` the fraction of sequences in which nothing moves; `difficulty` "easy", "wide" or a
-    number in [0, 1] between them. Raises InputError for values outside these.
+    number in [0, 1] between them. Training sees targets from up to `off_path` beside the camera's path, as a share of
+    the mean distance of the context's points. Raises InputError for values outside these.
     """
     if difficulty not in DIFFICULTY and not (isinstance(difficulty, int | float) and 0 <= difficulty <= 1):
         raise InputError(f"difficulty must be {', '.join(DIFFICULTY)} or a number in [0, 1], got {difficulty!r}")
@@ -48,9 +51,11 @@ def synthetic_sequences(
             f"a sequence needs 2 frames or more of some size and no negative tracks, "
             f"got num_frames={num_frames}, image_size={tuple(image_size)}, num_tracks={num_tracks}"
         )
+    if not 0 <= off_path <= 0.2:
+        raise InputError(f"off_path must be a share in [0, 0.2] of the mean distance, got {off_path}")
     level = DIFFICULTY.get(difficulty, difficulty)
     return [
-        SyntheticSequence(seed, tuple(image_size), num_frames, num_tracks, _fraction(seed) < static, level)
+        SyntheticSequence(seed, tuple(image_size), num_frames, num_tracks, _fraction(seed) < static, level, off_path)
         for seed in range(first_seed, first_seed + num_sequences)
     ]
 
@@ -74,6 +79,7 @@ class SyntheticSequence:
     num_tracks: int = 512
     is_static: bool = False
     difficulty: float = 0.0
+    off_path: float = 0.0  # how far targets may be seen from beside the path
 
     @property
     def name(self) -> str:
@@ -103,6 +109,23 @@ class SyntheticSequence:
         """Frames, and `num_tracks` points that start at pixel centres of just these frames, half of them moving."""
         views, tracks = read_sequences([self], [indices])
         return views.map(lambda tensor: tensor[0]), tracks.map(lambda tensor: tensor[0])
+
+    @torch.no_grad()
+    def with_targets_off_path(self, clip: Clip, frames: Indices[int], rng: np.random.Generator) -> Clip:
+        """The clip with its targets, these `frames`, seen from cameras moved by up to `off_path` in any direction."""
+        times, context = self.frame_times(frames), slice(0, clip.num_context)
+        steps = rng.normal(size=(len(frames), 3))
+        steps *= self.off_path * rng.uniform(size=(len(frames), 1)) / np.linalg.norm(steps, axis=1, keepdims=True)
+        path, scale = self.cameras(times), clip.canonical().unit_scale()[1]
+        c2w = path.c2w.clone()
+        c2w[:, :3, 3] += torch.from_numpy(steps).float() / scale
+        cameras = Cameras(c2w, path.fxfycxcy)
+        seen = self.render_view(cameras, times, *self.image_size)
+        views = clip.context.followed_by(Views(seen.images, cameras, times, seen.depth, seen.depth_mask))
+        points = clip.tracks.points[clip.num_context :]
+        shown = visible(self.world, torch.zeros_like(times).long(), cameras, times, points.nan_to_num())
+        shown = torch.cat([clip.tracks.visible[context], shown & points.isfinite().all(dim=-1)])
+        return replace(clip, views=views, tracks=Tracks(clip.tracks.points, shown))
 
     @torch.no_grad()
     def render_view(self, cameras: Cameras, times: Tensor, height: int, width: int) -> Rendered:  # [F], [F]

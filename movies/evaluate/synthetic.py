@@ -56,6 +56,7 @@ class ClipScores:
     psnr_moving_still: float
     psnr_moving_oracle: float
     absrel: float
+    delta: float  # share of context pixels whose depth is within a factor of 1.25 of the truth
     motion_error: float  # mean distance over moving context pixels and target times
     motion_size: float  # the same of predicting no motion
     rotation: float  # degrees, mean over views 1..4
@@ -164,7 +165,8 @@ def score(clip: HeldOutClip, splats: DynamicSplats, contenders: dict[str, Tensor
         error = (images - truth).square().mean(dim=1)[clip.target.moving]
         scores[f"psnr_moving{name}"] = -10 * error.mean().log10()  # NaN where nothing moves
     context = clip.context
-    scores["absrel"] = metrics.absrel(splats.depth, context.depth[None], context.depth_mask[None])
+    for name in ("absrel", "delta"):
+        scores[name] = getattr(metrics, name)(splats.depth, context.depth[None], context.depth_mask[None])
     scores["motion_error"] = (splats.motion[0] - clip.motion).norm(dim=-1)[clip.moving].mean()
     scores["motion_size"] = clip.motion.norm(dim=-1)[clip.moving].mean()
     scores |= camera_scores(vggt, context)
@@ -239,8 +241,9 @@ class Report:
         motion = self.mean_of_ratio()
         lines += [
             "",
-            f"Depth AbsRel {dynamic['absrel']:.3f} (dynamic), {static['absrel']:.3f} (static). Motion error on moving "
-            f"pixels {motion:.2f} of predicting none. Tiny VGGT: rotation error {dynamic['rotation']:.1f} degrees "
+            f"Depth AbsRel {dynamic['absrel']:.3f} (dynamic), {static['absrel']:.3f} (static), within a factor of 1.25 "
+            f"of the truth {dynamic['delta']:.3f} and {static['delta']:.3f} of pixels. Motion error on moving pixels "
+            f"{motion:.2f} of predicting none. Tiny VGGT: rotation error {dynamic['rotation']:.1f} degrees "
             f"(refined by the pictures: {dynamic['rotation_refined']:.1f}; standing still: "
             f"{dynamic['rotation_none']:.1f}), translation {dynamic['translation']:.3f} of the mean distance (refined: "
             f"{dynamic['translation_refined']:.3f}; standing still: {dynamic['translation_none']:.3f}), field of view "

@@ -4,10 +4,14 @@ from dataclasses import fields
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from movies.cameras import Cameras
 from movies.clip import Clip
+from movies.data.buckets import ClipShape
+from movies.data.dataset import BatchPlan, ClipConfig, ClipDataset, LoadedBatch
 from movies.data.readers import READERS
+from movies.data.sampling import SamplingConfig
 from movies.data.synthetic import SyntheticSequence, read_sequences, synthetic_sequences
 from movies.data.synthetic_materials import pattern_weights
 from movies.data.synthetic_render import Rendered
@@ -100,6 +104,7 @@ def test_several_sequences_at_once_equal_each_alone():
         ({"difficulty": 1.5}, "difficulty must be"),
         ({"static": 2.0}, "static must be a fraction"),
         ({"num_frames": 1}, "2 frames or more"),
+        ({"off_path": 0.5}, "off_path must be a share"),
     ],
 )
 def test_refuses_options(options, message):
@@ -125,6 +130,38 @@ def test_static_fraction():
 
 
 # --- geometry ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[LoadedBatch, LoadedBatch]:
+    """The same plan of clips with targets on the path and beside it."""
+    sampling = SamplingConfig(num_targets=3, gap=(4, 6))
+    options = {"num_sequences": 2, "image_size": SIZE, "num_frames": 25, "num_tracks": 64, "difficulty": "wide"}
+    plan = BatchPlan((0, 1), ClipShape(5, *SIZE), (7, 0))
+    sources = (synthetic_sequences(off_path=far, **options) for far in (0.0, 0.08))
+    return tuple(ClipDataset([(source, 1)], ClipConfig(sampling))[plan] for source in sources)
+
+
+def test_targets_beside_the_path_leave_the_context_alone(pair):
+    on, off = (loaded.batch for loaded in pair)
+    assert torch.equal(on.context.images, off.context.images) and torch.equal(on.context.depth, off.context.depth)
+    assert torch.equal(on.tracks.points, off.tracks.points) and torch.equal(on.views.times, off.views.times)
+    assert torch.equal(on.tracks.visible[:, :5], off.tracks.visible[:, :5])
+    moved = (on.target.cameras.centers - off.target.cameras.centers).norm(dim=-1)
+    assert moved.min() > 0 and 0.04 < moved.max() <= 0.08 + 1e-5  # in a world of unit mean distance
+    assert torch.allclose(on.target.cameras.c2w[..., :3, :3], off.target.cameras.c2w[..., :3, :3], atol=1e-6)
+
+
+def test_targets_beside_the_path_show_what_is_there(pair):
+    """Tracks that a moved target sees lie where its depth says."""
+    off = pair[1].batch
+    target, points = off.target, off.tracks.points[:, 5:]
+    xy, z = project(points, target.cameras.fxfycxcy, target.cameras.c2w)
+    place = (xy * 2 - 1).flatten(0, 1)[:, None]  # [B T, 1, P, 2]
+    depth = F.grid_sample(target.depth.flatten(0, 1)[:, None], place, align_corners=False, mode="nearest")
+    seen = off.tracks.visible[:, 5:]
+    ratio = (depth[:, 0, 0].unflatten(0, seen.shape[:2]) / z)[seen]
+    assert seen.float().mean() > 0.3 and (ratio - 1).abs().median() < 0.01
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -63,7 +63,7 @@ def test_a_perfect_prediction_scores_perfectly(clip, models):
     splats = synthetic.predict(models[0], clip)
     perfect = replace(splats, depth=clip.context.depth[None], motion=clip.motion[None])
     scores = synthetic.score(clip, perfect, synthetic.pictures(clip, perfect), models[1])
-    assert scores.absrel == pytest.approx(0, abs=1e-6) and scores.motion_error == 0
+    assert scores.absrel == pytest.approx(0, abs=1e-6) and scores.delta == 1 and scores.motion_error == 0
     assert scores.motion_size >= synthetic.MOVING
 
 
@@ -75,7 +75,8 @@ def test_known_errors_score_what_they_are(clip, models):
     contenders = dict.fromkeys(synthetic.pictures(clip, splats), torch.where(truth < 0.5, truth + 0.1, truth - 0.1))
     scores = synthetic.score(clip, wrong, contenders, models[1])
     assert scores.psnr == pytest.approx(20, abs=1e-3) and scores.psnr_moving == pytest.approx(20, abs=1e-3)
-    assert scores.absrel == pytest.approx(0.5, abs=1e-5) and scores.motion_error == scores.motion_size
+    assert scores.absrel == pytest.approx(0.5, abs=1e-5) and scores.delta == 0
+    assert scores.motion_error == scores.motion_size
 
 
 @pytest.fixture
