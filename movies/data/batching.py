@@ -76,7 +76,7 @@ def make_loader(dataset: ClipDataset, sampler: PlanSampler, num_workers: int) ->
         batch_size=None,
         sampler=sampler,
         num_workers=num_workers,
-        worker_init_fn=_ignore_interrupt,
+        worker_init_fn=_outlive_a_request,
         **options,
     )
     return _told_in_one_line(iter(loader))
@@ -92,5 +92,10 @@ def _told_in_one_line(batches: Iterator[LoadedBatch]) -> Iterator[LoadedBatch]:
         ) from error
 
 
-def _ignore_interrupt(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the main process ends the workers
+def _outlive_a_request(worker: int) -> None:
+    """Ctrl-C and a scheduler's SIGTERM reach workers too, but the main process, which has a step to finish, ends them.
+
+    A second SIGTERM is its last resort.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

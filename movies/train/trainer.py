@@ -46,6 +46,7 @@ from movies.train.watch import Watch
 MAX_SKIPPED_IN_A_ROW = 10  # steps without a finite gradient before training is given up
 SPIKE = 3.0  # times the usual loss, a moving mean over about 50 steps that has seen 20
 SPIKE_MEMORY, SPIKE_SETTLING = 0.98, 20
+ONE_REQUEST = 2.0  # seconds
 
 
 def train(
@@ -344,14 +345,19 @@ def _validation_batches(stage: Stage, manifests: list) -> list[LoadedBatch]:
 
 @contextmanager
 def stop_requests() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set, so that a step is finished and saved; a second one interrupts at once."""
-    event = threading.Event()
+    """An event that Ctrl-C and SIGTERM set, so that a step is finished and saved; a later one interrupts at once.
+
+    Launchers pass on what the processes were told already: signals within ONE_REQUEST seconds count once.
+    """
+    event, first = threading.Event(), math.inf
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
 
     def ask(number: int, frame) -> None:
-        if event.is_set():
+        nonlocal first
+        first = min(first, time.monotonic())
+        if time.monotonic() - first > ONE_REQUEST:
             raise KeyboardInterrupt
         event.set()
 

@@ -1,5 +1,8 @@
 """Plans: a pure function of (seed, position), whatever the number of workers."""
 
+import multiprocessing
+import os
+import signal
 from itertools import islice
 
 import pytest
@@ -55,6 +58,21 @@ def test_workers_change_nothing():
     sampler = PlanSampler(len(dataset), Buckets((2, 2), 14), 1)
     alone, helped = (next(make_loader(dataset, sampler, workers)) for workers in (0, 1))
     assert torch.equal(alone.batch.views.images, helped.batch.views.images)
+
+
+def test_a_worker_outlives_what_a_scheduler_tells_every_process():
+    """The main process has a step to finish, which may want another batch; a second request does end the worker."""
+    sequences = READERS["synthetic"]("", num_sequences=2, first_seed=0, image_size=(14, 14), num_frames=5, num_tracks=8)
+    dataset = ClipDataset([(sequences, 1)], ClipConfig(SamplingConfig(1, (1, 1))))
+    before = multiprocessing.active_children()
+    batches = make_loader(dataset, PlanSampler(len(dataset), Buckets((2, 2), 14), 1), 1)
+    next(batches)
+    (worker,) = set(multiprocessing.active_children()) - set(before)
+    os.kill(worker.pid, signal.SIGTERM)
+    assert len(list(islice(batches, 8))) == 8 and worker.is_alive()
+    os.kill(worker.pid, signal.SIGTERM)
+    with pytest.raises(RuntimeError, match="DataLoader worker"):
+        list(islice(batches, 100_000))
 
 
 @pytest.mark.parametrize("workers", [0, 1])

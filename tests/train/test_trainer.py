@@ -98,7 +98,8 @@ def test_ctrl_c_saves_a_checkpoint_first(stages, tmp_path, monkeypatch, number):
     accumulate = StageRun.accumulate
 
     def interrupted(run):
-        os.kill(os.getpid(), number)  # in the middle of a step
+        for _ in range(2):  # in the middle of a step; a launcher passes on what the group was told
+            os.kill(os.getpid(), number)
         return accumulate(run)
 
     monkeypatch.setattr(StageRun, "accumulate", interrupted)
@@ -107,6 +108,14 @@ def test_ctrl_c_saves_a_checkpoint_first(stages, tmp_path, monkeypatch, number):
         train(stages(names=("b",)), tmp_path / "out", device="cpu")
     assert [path.name for path in (tmp_path / "out").glob("b/*step-*")] == ["step-00000001"]
     assert signal.getsignal(number) is before
+
+
+def test_a_later_request_interrupts_at_once(stages, tmp_path, monkeypatch):
+    monkeypatch.setattr("movies.train.trainer.ONE_REQUEST", 0.0)
+    monkeypatch.setattr(StageRun, "accumulate", lambda run: [os.kill(os.getpid(), signal.SIGINT) for _ in range(2)])
+    with pytest.raises(KeyboardInterrupt):
+        train(stages(names=("b",)), tmp_path / "out", device="cpu")
+    assert not list((tmp_path / "out").glob("b/*step-*"))
 
 
 def test_gradients_that_are_not_finite_never_reach_the_weights(stages, tmp_path, monkeypatch):
