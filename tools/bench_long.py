@@ -186,8 +186,7 @@ def bench_memory(given: argparse.Namespace) -> None:
         scales = [joint["scale"] for joint in summary["joints"]]
         faults = sum(bool(joint["fault"]) for joint in summary["joints"])
         print(f"{len(scales)} joints, {faults} do not hold", flush=True)
-    first, *_, last = peaks.values()
-    print(f"peak of the longest over that of the shortest: {last / first:.3f}")
+    print(f"peak of the longest over that of the shortest: {peaks[max(peaks)] / peaks[min(peaks)]:.3f}")
 
 
 # --- joints ------------------------------------------------------------------------------------------------------

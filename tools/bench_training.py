@@ -76,7 +76,7 @@ def loader_speed(file: StageFile, batches: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--stages", default="")
+    parser.add_argument("--stages", default="", help="a stage file or a folder of them (default: stages/tiny)")
     parser.add_argument("--project", type=float, default=0.0, metavar="TOKENS_PER_SECOND")
     parser.add_argument("--gpus", type=int, default=32)
     parser.add_argument("--one", default="", help=argparse.SUPPRESS)
@@ -88,7 +88,8 @@ def main() -> None:
     print(f"{torch.get_num_threads()} threads, {given.steps} steps each")
     print("| stage | clips/s | images/s | tokens/s | peak GB | loader alone, images/s a worker |")
     print("| --- | --- | --- | --- | --- | --- |")
-    for path in sorted(Path(given.stages or ROOT / "stages" / "tiny").glob("*.toml")):
+    stages = Path(given.stages or ROOT / "stages" / "tiny")
+    for path in [stages] if stages.is_file() else sorted(stages.glob("*.toml")):
         command = [sys.executable, __file__, "--one", str(path), "--steps", str(max(given.steps, 4))]
         told = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout.splitlines()[-1]
         row = json.loads(told)
