@@ -82,6 +82,12 @@ class Cameras:
         """The same cameras in the frame of `reference` (its c2w becomes the identity); leading dims broadcast."""
         return self.transformed(rigid_inverse(reference.c2w))
 
+    def shifted(self, offset: Tensor) -> "Cameras":  # [..., 3] world
+        """The same cameras with their centres moved."""
+        c2w = self.c2w.clone()
+        c2w[..., :3, 3] += offset
+        return Cameras(c2w, self.fxfycxcy)
+
     def rescaled(self, scale: Tensor | float) -> "Cameras":  # [...] or a number
         """The same cameras in a world whose lengths are multiplied by `scale`."""
         c2w = self.c2w.clone()

@@ -113,19 +113,19 @@ class SyntheticSequence:
     @torch.no_grad()
     def with_targets_off_path(self, clip: Clip, frames: Indices[int], rng: np.random.Generator) -> Clip:
         """The clip with its targets, these `frames`, seen from cameras moved by up to `off_path` in any direction."""
-        times, context = self.frame_times(frames), slice(0, clip.num_context)
+        times, num_context, points = self.frame_times(frames), clip.num_context, clip.tracks.points
         steps = rng.normal(size=(len(frames), 3))
         steps *= self.off_path * rng.uniform(size=(len(frames), 1)) / np.linalg.norm(steps, axis=1, keepdims=True)
-        path, scale = self.cameras(times), clip.canonical().unit_scale()[1]
-        c2w = path.c2w.clone()
-        c2w[:, :3, 3] += torch.from_numpy(steps).float() / scale
-        cameras = Cameras(c2w, path.fxfycxcy)
+        cameras = self.cameras(times).shifted(torch.from_numpy(steps).float() / clip.canonical().unit_scale()[1])
         seen = self.render_view(cameras, times, *self.image_size)
         views = clip.context.followed_by(Views(seen.images, cameras, times, seen.depth, seen.depth_mask))
-        points = clip.tracks.points[clip.num_context :]
-        shown = visible(self.world, torch.zeros_like(times).long(), cameras, times, points.nan_to_num())
-        shown = torch.cat([clip.tracks.visible[context], shown & points.isfinite().all(dim=-1)])
-        return replace(clip, views=views, tracks=Tracks(clip.tracks.points, shown))
+        shown = torch.cat([clip.tracks.visible[:num_context], self._sees(cameras, times, points[num_context:])])
+        return replace(clip, views=views, tracks=Tracks(points, shown))
+
+    def _sees(self, cameras: Cameras, times: Tensor, points: Tensor) -> Tensor:  # [F], [F], [F, P, 3] -> [F, P]
+        """Which points cameras see at their times; False where a point is not known."""
+        seen = visible(self.world, torch.zeros_like(times).long(), cameras, times, points.nan_to_num())
+        return seen & points.isfinite().all(dim=-1)
 
     @torch.no_grad()
     def render_view(self, cameras: Cameras, times: Tensor, height: int, width: int) -> Rendered:  # [F], [F]
@@ -139,11 +139,8 @@ class SyntheticSequence:
         -> Tracks of T views and P points, visible as the hand-held camera sees them at those times. The sky is NaN.
         """
         view, row, column = pixels.unbind(-1)
-        rendered = self._frames(indices)
-        points = self._moved(rendered, self.frame_times(indices), times)[:, view, row, column]  # [T, P, 3]
-        known = rendered.depth_mask[view, row, column]
-        seen = visible(self.world, torch.zeros_like(times).long(), self.cameras(times), times, points.nan_to_num())
-        return Tracks(points, seen & known)
+        points = self.dense_motion(indices, times)[:, view, row, column]  # [T, P, 3]
+        return Tracks(points, self._sees(self.cameras(times), times, points))
 
     @torch.no_grad()
     def dense_motion(self, indices: Indices[int], times: Tensor) -> Tensor:  # [T] -> [T, V, H, W, 3]

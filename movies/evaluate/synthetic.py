@@ -107,9 +107,7 @@ def true_positions(sequence: SyntheticSequence, times: Tensor, first: Cameras, s
 def _moved_off_path(cameras: Cameras, distance: Tensor) -> Cameras:  # [T], []
     """Alternately right, up, left and down in the image plane."""
     steps = torch.tensor([[1.0, 0, 0], [0, -1.0, 0], [-1.0, 0, 0], [0, 1.0, 0]])[: len(cameras)] * distance
-    c2w = cameras.c2w.clone()
-    c2w[:, :3, 3] += (c2w[:, :3, :3] @ steps[..., None])[..., 0]
-    return Cameras(c2w, cameras.fxfycxcy)
+    return cameras.shifted((cameras.c2w[:, :3, :3] @ steps[..., None])[..., 0])
 
 
 @torch.no_grad()

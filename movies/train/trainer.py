@@ -46,7 +46,7 @@ from movies.train.watch import Watch
 MAX_SKIPPED_IN_A_ROW = 10  # steps without a finite gradient before training is given up
 SPIKE = 3.0  # times the usual loss, a moving mean over about 50 steps that has seen 20
 SPIKE_MEMORY, SPIKE_SETTLING = 0.98, 20
-ONE_REQUEST = 2.0  # seconds
+ONE_REQUEST = 2.0  # seconds within which a second stop signal is taken for the first, passed on
 
 
 def train(
@@ -347,7 +347,7 @@ def _validation_batches(stage: Stage, manifests: list) -> list[LoadedBatch]:
 def stop_requests() -> Iterator[threading.Event]:
     """An event that Ctrl-C and SIGTERM set, so that a step is finished and saved; a later one interrupts at once.
 
-    Launchers pass on what the processes were told already: signals within ONE_REQUEST seconds count once.
+    Launchers pass on what the processes were told already, so those within ONE_REQUEST seconds count once.
     """
     event, first = threading.Event(), math.inf
     if threading.current_thread() is not threading.main_thread():

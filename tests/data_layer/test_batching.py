@@ -52,20 +52,22 @@ def test_devices_are_dealt_the_batches_that_one_device_would_accumulate():
         assert together == [(plan.entries, plan.seed) for plan in alone.plans(step)]
 
 
-def test_workers_change_nothing():
+def small_worlds() -> tuple[ClipDataset, PlanSampler]:
     sequences = READERS["synthetic"]("", num_sequences=2, first_seed=0, image_size=(14, 14), num_frames=5, num_tracks=8)
     dataset = ClipDataset([(sequences, 1)], ClipConfig(SamplingConfig(1, (1, 1))))
-    sampler = PlanSampler(len(dataset), Buckets((2, 2), 14), 1)
+    return dataset, PlanSampler(len(dataset), Buckets((2, 2), 14), 1)
+
+
+def test_workers_change_nothing():
+    dataset, sampler = small_worlds()
     alone, helped = (next(make_loader(dataset, sampler, workers)) for workers in (0, 1))
     assert torch.equal(alone.batch.views.images, helped.batch.views.images)
 
 
 def test_a_worker_outlives_what_a_scheduler_tells_every_process():
     """The main process has a step to finish, which may want another batch; a second request does end the worker."""
-    sequences = READERS["synthetic"]("", num_sequences=2, first_seed=0, image_size=(14, 14), num_frames=5, num_tracks=8)
-    dataset = ClipDataset([(sequences, 1)], ClipConfig(SamplingConfig(1, (1, 1))))
     before = multiprocessing.active_children()
-    batches = make_loader(dataset, PlanSampler(len(dataset), Buckets((2, 2), 14), 1), 1)
+    batches = make_loader(*small_worlds(), 1)
     next(batches)
     (worker,) = set(multiprocessing.active_children()) - set(before)
     os.kill(worker.pid, signal.SIGTERM)
